@@ -1,0 +1,1 @@
+"""The Cython core: batching and wire codecs. Imports nothing of ``gateway``."""

@@ -1,0 +1,1 @@
+"""The data plane: admission, routing, and the way from a request to a lane."""

@@ -1,0 +1,1 @@
+"""Bytes to types and back: the HTTP and gRPC fronts. No policy lives here."""

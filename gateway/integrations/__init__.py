@@ -1,0 +1,1 @@
+"""Thin, optional bridges to outside tools."""

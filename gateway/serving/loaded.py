@@ -1,0 +1,33 @@
+"""What the loader hands over: a model version ready to be given a lane."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gateway.serving.onnx.session import OnnxSession
+from gateway.serving.settings import ModelSettings
+from gateway.serving.signature import Signature
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A loaded, probed and warmed model version.
+
+    Attributes:
+        sessions: one for each instance; all of the same model.
+        latency_ns: measured wall time of one run by batch size, ascending sizes; for a model
+            without batching the one entry ``{1: ns}``; empty where no sample could be run.
+        notes: sentences for people: why it is served unbatched, which settings were not honoured.
+        digest: ``"sha256:<hex>"`` over the model file and its external data.
+        metadata: the ONNX file's own metadata (producer, custom key/values).
+    """
+
+    name: str
+    version: str
+    path: Path
+    settings: ModelSettings
+    signature: Signature
+    sessions: tuple[OnnxSession, ...]
+    latency_ns: dict[int, int]
+    notes: tuple[str, ...] = ()
+    digest: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,89 @@
+"""What may be set for one model, under Triton's names where Triton has the setting.
+
+Read from ``model.toml`` or ``config.pbtxt`` by ``serving/model_config.py``; everything has a
+default, so a model needs neither file.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSettings:
+    """Corrections to one tensor's description.
+
+    Attributes:
+        batch_axis: the axis that holds the batch; ``-1`` says that the tensor is shared by the
+            whole batch; ``None`` leaves it to the graph.
+        labels: a class label for each index of the last axis, for the classification extension.
+    """
+
+    batch_axis: int | None = None
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class VersionPolicy:
+    """Which versions of a model are loaded: the ``latest`` n, ``specific`` ones, or ``all``."""
+
+    latest: int | None = 1
+    specific: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> bool:
+        """Whether every version found is loaded."""
+        return self.latest is None and not self.specific
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """The settings of one model. Times are in the unit that the name ends with.
+
+    Attributes:
+        max_batch_size: most rows that run together; ``None`` chooses by measurement, 0 turns
+            batching off.
+        latency_objective_ms: the one knob of the batcher: how long a request may take inside the
+            gateway, queue and compute together; 0 for no objective.
+        max_queue_delay_us: how long a request may wait for company although a runner is free.
+        preferred_batch_size: row counts at which a delayed batch leaves at once.
+        max_queue_size: requests that may wait; more are refused.
+        default_timeout_us: deadline of a request that brings none; 0 for none.
+        priority_levels: number of priorities, 1 the most urgent; 0 for none (one level).
+        default_priority_level: the level of a request that names none; 0 for the middle one.
+        allow_slicing: whether a request with more rows than ``max_batch_size`` is run in slices
+            instead of refused.
+        instances: runners, each with a session of its own.
+        providers: ONNX Runtime execution providers in order; empty chooses by what is there.
+        provider_options: options by provider name.
+        intra_op_threads: threads inside one operator; 0 chooses by model size.
+        inline: run on the event loop (``True``), on runner threads (``False``), or by measured
+            latency (``None``).
+        probe: whether the batch probe runs at load; without it a declared batch axis is believed.
+        warmup: a ``.npz`` beside the version, or in the model's directory, whose arrays (by input
+            name) are used as sample rows by the probe and the warm-up; ``None`` makes samples up.
+        inputs, outputs: corrections by tensor name.
+        source: the file that the settings came from, ``None`` for the defaults.
+        ignored: fields of that file that are not honoured, as ``section.name``.
+    """
+
+    max_batch_size: int | None = None
+    latency_objective_ms: float = 0.0
+    max_queue_delay_us: int = 0
+    preferred_batch_size: tuple[int, ...] = ()
+    max_queue_size: int = 4096
+    default_timeout_us: int = 0
+    priority_levels: int = 0
+    default_priority_level: int = 0
+    allow_slicing: bool = True
+    instances: int = 1
+    providers: tuple[str, ...] = ()
+    provider_options: dict[str, dict[str, str]] = field(default_factory=dict)
+    intra_op_threads: int = 0
+    inline: bool | None = None
+    probe: bool = True
+    warmup: Path | None = None
+    version_policy: VersionPolicy = VersionPolicy()
+    inputs: dict[str, TensorSettings] = field(default_factory=dict)
+    outputs: dict[str, TensorSettings] = field(default_factory=dict)
+    source: Path | None = None
+    ignored: tuple[str, ...] = ()
