@@ -1,5 +1,6 @@
 """Builds the Cython core: every ``_native/*.pyx`` becomes ``gateway._native.<name>``.
 
+It also compiles ``protos/*.proto`` into the descriptor set that ``gateway/protos.py`` loads.
 Everything else about the distribution is declared in ``pyproject.toml``.
 """
 
@@ -8,10 +9,12 @@ from pathlib import Path
 
 from Cython.Build import cythonize
 from Cython.Compiler import Options
+from grpc_tools import protoc
 from setuptools import Extension, setup
 
 ROOT = Path(__file__).parent
 MIRROR = Path("build/cython")
+DESCRIPTOR_SET = Path("gateway/protos.binpb")
 
 
 def mirror_package() -> Path:
@@ -68,4 +71,17 @@ def extensions() -> list[Extension]:
     )
 
 
+def compile_protos() -> None:
+    """Write the descriptor set of ``protos/`` into the package, where it ships as package data.
+
+    It is written into the source tree before setuptools looks at anything, so that a wheel, an
+    editable install and ``build_ext --inplace`` all find it in the same place.
+    """
+    sources = sorted(Path("protos").glob("*.proto"))
+    arguments = ["protoc", "-Iprotos", "--include_imports", f"--descriptor_set_out={DESCRIPTOR_SET}"]
+    if protoc.main(arguments + [str(source) for source in sources]) != 0:
+        raise SystemExit("protoc refused protos/*.proto; its messages are above")
+
+
+compile_protos()
 setup(ext_modules=extensions())
