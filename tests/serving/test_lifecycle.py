@@ -1,6 +1,6 @@
 import pytest
 
-from gateway.serving.lifecycle import TRANSITIONS, TransitionError, State, check_transition
+from gateway.serving.lifecycle import TRANSITIONS, State, TransitionError, check_transition
 
 
 def test_the_table_covers_every_state() -> None:
