@@ -8,6 +8,7 @@ import ctypes
 import functools
 import logging
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -201,13 +202,20 @@ class OnnxSession:
                 " in one run; cast the BF16 output to FP32 in the graph"
             )
 
-    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+    def run(
+        self,
+        feeds: Mapping[str, Array],
+        outputs: Sequence[str],
+        limit_s: float | None = None,
+    ) -> list[Array]:
         """Run the model once and give the named outputs, in that order.
 
         Args:
             feeds: arrays by input name, of the dtype that ``DataType.numpy`` names: BF16 bit for
                 bit as ``uint16``, BYTES as ``object`` arrays of ``str`` or UTF-8 ``bytes``.
             outputs: names of the outputs to compute.
+            limit_s: seconds after which ONNX Runtime is told to give up between two operators;
+                costs a thread, so it is for runs on inputs that nobody vouches for.
 
         Returns:
             Arrays of the same convention (BYTES elements are ``str``), owned by the caller.
@@ -220,18 +228,27 @@ class OnnxSession:
         for name in self._special_inputs.intersection(values):
             values[name] = self._feed(name, values[name])
         wanted = list(outputs)
+        options = runtime().RunOptions() if limit_s is not None else None
+        timer = threading.Timer(limit_s or 0.0, setattr, (options, "terminate", True))
+        if options is not None:
+            options.log_severity_level = 4
+            timer.start()
         try:
             if not any(self.outputs[name] is BF16 for name in wanted):
-                result: list[Array] = self.raw.run(wanted, values)
+                result: list[Array] = self.raw.run(wanted, values, options)
                 return result
             made = runtime().OrtValue.ortvalue_from_numpy
             for name, value in values.items():
                 if isinstance(value, np.ndarray):
                     values[name] = made(value)
-            return [_fetch(output) for output in self.raw.run_with_ort_values(wanted, values)]
+            return [
+                _fetch(output) for output in self.raw.run_with_ort_values(wanted, values, options)
+            ]
         except Exception as error:
             # ONNX Runtime raises a dozen classes for the same thing: this run failed.
             raise InferenceFailed(str(error).strip()) from error
+        finally:
+            timer.cancel()
 
     def _feed(self, name: str, array: Array) -> Any:
         """The form in which ONNX Runtime takes a BF16 or BYTES input."""
