@@ -94,7 +94,7 @@ class Manager:
     def unloaded_models(self) -> dict[str, str]:
         """Models that the repositories hold and nobody loaded, with the reason."""
         known = set(self._registry.names())
-        found = {name: "not loaded" for name in self._sources} | self._problems
+        found = dict.fromkeys(self._sources, "not loaded") | self._problems
         return {name: reason for name, reason in found.items() if name not in known}
 
     # -- changes ------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ class Manager:
         serving = {v.version: v for v in self.versions(name) if v.state is State.READY}
         failures = []
         for version, path in source.versions.items():
-            mark = (_fingerprint(path), source.settings)
+            mark = (await asyncio.to_thread(_fingerprint, path), source.settings)
             old = serving.get(version)
             if old is not None and self._fingerprints.get(old) == mark:
                 continue
@@ -190,6 +190,12 @@ class Manager:
                 log.error("%s failed to load: %s", entry.label, error)
                 failures.append(str(error))
                 continue
+            except BaseException as error:
+                entry.move(State.FAILED, str(error) or type(error).__name__)
+                raise
+            if self._closing:
+                entry.move(State.FAILED, "the server shut down while it was loading")
+                raise ShuttingDown(f"{entry.label}: {entry.reason}")
             self._serve(entry, loaded)
             self._fingerprints[entry] = mark
             if old is not None:
@@ -263,8 +269,7 @@ class Manager:
 
     async def _scan(self) -> None:
         """Read the repositories again, off the loop."""
-        loop = asyncio.get_running_loop()
-        scans = [await loop.run_in_executor(self._pool, r.scan) for r in self._repositories]
+        scans = [await asyncio.to_thread(repository.scan) for repository in self._repositories]
         sources: dict[str, ModelSource] = {}
         problems: dict[str, str] = {}
         for scan in scans:
