@@ -187,7 +187,7 @@ class Manager:
                 loaded = await self._load_version(entry, path, source)
             except LoadError as error:
                 entry.move(State.FAILED, str(error))
-                log.error("%s failed to load: %s", entry.label, error)
+                log.error("failed to load: %s", error)
                 failures.append(str(error))
                 continue
             except BaseException as error:
@@ -302,5 +302,3 @@ def _announce(entry: ModelVersion, loaded: LoadedModel, seconds: float) -> None:
         len(loaded.sessions),
         "" if len(loaded.sessions) == 1 else "s",
     )
-    for note in loaded.notes:
-        log.info("%s: %s", entry.label, note)
