@@ -21,7 +21,7 @@ class GatewayProcess:
 
     A context manager: entering starts it and waits until it is ready, leaving stops it with
     SIGTERM and asserts that it ends cleanly. What it printed is in ``log()``, and is part of
-    every failure's message.
+    every failure's message. A test may stop it earlier.
     """
 
     def __init__(
@@ -90,13 +90,14 @@ class GatewayProcess:
         code = self._process.poll()
         assert code is None, f"the gateway ended by itself with exit status {code}\n{self.log()}"
 
-    def stop(self, deadline_s: float = 30.0) -> None:
+    def stop(self, deadline_s: float = 60.0) -> None:
         """SIGTERM; asserts that the process ends in time with exit status 0."""
-        assert self._process is not None
         self.assert_running()
-        self._process.send_signal(signal.SIGTERM)
+        process, self._process = self._process, None
+        assert process is not None
+        process.send_signal(signal.SIGTERM)
         try:
-            code = self._process.wait(deadline_s)
+            code = process.wait(deadline_s)
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(
@@ -158,7 +159,7 @@ class GatewayProcess:
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         try:
-            if error is None:
+            if error is None and self._process is not None:
                 self.stop()
         finally:
             self.kill()
