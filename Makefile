@@ -11,6 +11,7 @@ STUBS := build/stubs
 MADE := $(VENV)/.made
 INSTALLED := $(VENV)/.installed
 NATIVE := $(VENV)/.native
+SETUP_LOG := $(VENV)/setup.log
 NATIVE_SOURCES := $(wildcard _native/*.pyx _native/*.pxd protos/*.proto)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -76,8 +77,9 @@ $(MADE): .ci/preflight.py
 
 $(INSTALLED): $(MADE) pyproject.toml setup.py
 	@echo "Setting up $(VENV) from PyPI and compiling the core (a few minutes the first time) ..."
-	@$(PY) -m pip install --quiet --upgrade pip
-	@$(PY) -m pip install --quiet --editable '.[cpu,test,demo,dev]'
+	@{ $(PY) -m pip install --upgrade pip && \
+		$(PY) -m pip install --editable '.[cpu,test,demo,dev]'; } >$(SETUP_LOG) 2>&1 \
+		|| { cat $(SETUP_LOG) >&2; exit 1; }
 	@touch $@
 
 $(NATIVE): $(INSTALLED) $(NATIVE_SOURCES)

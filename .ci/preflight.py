@@ -18,7 +18,7 @@ def problems():
     here = f"{sys.executable} (Python {sys.version_info[0]}.{sys.version_info[1]})"
     if sys.version_info[:2] < WANTED:
         yield (
-            f"{here} is too old: Python 3.11 or later is needed. Debian 12 and later have it as python3;"
+            f"{here} is too old: Python 3.11 or later is needed. Debian 12 and later have it;"
             " name another interpreter with: make PYTHON=/path/to/python3.11"
         )
         return
