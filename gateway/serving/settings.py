@@ -53,6 +53,7 @@ class ModelSettings:
         allow_slicing: whether a request with more rows than ``max_batch_size`` is run in slices
             instead of refused.
         instances: runners, each with a session of its own.
+        gpus: CUDA device indices that the instances go round; empty for device 0.
         providers: ONNX Runtime execution providers in order; empty chooses by what is there.
         provider_options: options by provider name.
         intra_op_threads: threads inside one operator; 0 chooses by model size.
@@ -76,6 +77,7 @@ class ModelSettings:
     default_priority_level: int = 0
     allow_slicing: bool = True
     instances: int = 1
+    gpus: tuple[int, ...] = ()
     providers: tuple[str, ...] = ()
     provider_options: dict[str, dict[str, str]] = field(default_factory=dict)
     intra_op_threads: int = 0
