@@ -148,12 +148,17 @@ cdef class Ticket:
         live -= 1
 
     cpdef void release(self):
-        """Let go of the input buffers; the ticket cannot be run any more. May be called twice."""
+        """Let go of the input buffers and the sink; the ticket cannot be run any more.
+
+        Without this a sink that knows its ticket would keep both alive until a garbage
+        collection. May be called twice.
+        """
         cdef int i
         for i in range(self.n_pins):
             PyBuffer_Release(&self.pins[i])
         self.n_pins = 0
         self.inputs = None
+        self.sink = None
 
     @property
     def rows(self):

@@ -172,9 +172,7 @@ def _blame(error: Exception) -> GatewayError:
 
 def _declared_shape(spec: TensorSpec, rows: int) -> tuple[int, ...] | None:
     """The shape that the graph promises for ``rows`` rows; ``None`` where it promises none."""
-    shape = tuple(
-        rows if axis == spec.batch_axis else size for axis, size in enumerate(spec.shape)
-    )
+    shape = tuple(rows if axis == spec.batch_axis else size for axis, size in enumerate(spec.shape))
     return None if -1 in shape else shape
 
 
