@@ -107,6 +107,7 @@ class Gateway:
         finally:
             loading.cancel()
             stopping.cancel()
+            await asyncio.gather(loading, stopping, return_exceptions=True)
             await self._shut_down()
         return 0
 
