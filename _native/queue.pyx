@@ -180,7 +180,11 @@ cdef class BatchQueue:
         self.locks_made = True
 
     def __dealloc__(self):
+        cdef chain_t left
         if self.locks_made:
+            left.head = left.tail = NULL
+            self.take_all(&left)
+            adopt_chain(&left)
             pthread_cond_destroy(&self.arrived)
             pthread_mutex_destroy(&self.mutex)
 
@@ -333,21 +337,10 @@ cdef class BatchQueue:
     def close(self):
         """Refuse further tickets, send the runners home, and return the tickets that waited."""
         cdef chain_t left
-        cdef group_t* group
-        cdef ticket_t* c
-        cdef int level
         left.head = left.tail = NULL
         pthread_mutex_lock(&self.mutex)
         self.closed = True
-        while self.groups != NULL:
-            group = self.groups
-            for level in range(group.n_levels):
-                while group.levels[level].head != NULL:
-                    c = group.levels[level].head
-                    self.unlink(c)
-                    c.state = CANCELLED
-                    chain_append(&left, c)
-            self.unlist_group(group)
+        self.take_all(&left)
         pthread_cond_broadcast(&self.arrived)
         pthread_mutex_unlock(&self.mutex)
         return adopt_chain(&left)
@@ -370,6 +363,21 @@ cdef class BatchQueue:
         else:
             pthread_cond_wait(&self.arrived, &self.mutex)
         self.idle_runners -= 1
+
+    cdef void take_all(self, chain_t* left) noexcept nogil:
+        """Move every waiting ticket into ``left``."""
+        cdef group_t* group
+        cdef ticket_t* c
+        cdef int level
+        while self.groups != NULL:
+            group = self.groups
+            for level in range(group.n_levels):
+                while group.levels[level].head != NULL:
+                    c = group.levels[level].head
+                    self.unlink(c)
+                    c.state = CANCELLED
+                    chain_append(left, c)
+            self.unlist_group(group)
 
     cdef void list_group(self, group_t* group) noexcept nogil:
         group.listed = True

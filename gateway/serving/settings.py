@@ -16,10 +16,15 @@ class TensorSettings:
         batch_axis: the axis that holds the batch; ``-1`` says that the tensor is shared by the
             whole batch; ``None`` leaves it to the graph.
         labels: a class label for each index of the last axis, for the classification extension.
+        shape: the full shape of an input for which the graph has not even a rank, ``-1`` for any
+            size; from a ``config.pbtxt``, the shape that the graph's must agree with.
+        datatype: the protocol's type name that the graph's must agree with; ``""`` for any.
     """
 
     batch_axis: int | None = None
     labels: tuple[str, ...] = ()
+    shape: tuple[int, ...] | None = None
+    datatype: str = ""
 
 
 @dataclass(frozen=True, slots=True)
