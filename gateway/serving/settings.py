@@ -16,10 +16,15 @@ class TensorSettings:
         batch_axis: the axis that holds the batch; ``-1`` says that the tensor is shared by the
             whole batch; ``None`` leaves it to the graph.
         labels: a class label for each index of the last axis, for the classification extension.
+        shape: the full shape of an input for which the graph has not even a rank, ``-1`` for any
+            size; from a ``config.pbtxt``, the shape that the graph's must agree with.
+        datatype: the protocol's type name that the graph's must agree with; ``""`` for any.
     """
 
     batch_axis: int | None = None
     labels: tuple[str, ...] = ()
+    shape: tuple[int, ...] | None = None
+    datatype: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,7 @@ class ModelSettings:
         allow_slicing: whether a request with more rows than ``max_batch_size`` is run in slices
             instead of refused.
         instances: runners, each with a session of its own.
+        gpus: CUDA device indices that the instances go round; empty for device 0.
         providers: ONNX Runtime execution providers in order; empty chooses by what is there.
         provider_options: options by provider name.
         intra_op_threads: threads inside one operator; 0 chooses by model size.
@@ -76,6 +82,7 @@ class ModelSettings:
     default_priority_level: int = 0
     allow_slicing: bool = True
     instances: int = 1
+    gpus: tuple[int, ...] = ()
     providers: tuple[str, ...] = ()
     provider_options: dict[str, dict[str, str]] = field(default_factory=dict)
     intra_op_threads: int = 0
