@@ -5,11 +5,11 @@ import struct
 
 import numpy as np
 import pytest
+from gateway._native import oip
+from gateway._native.oip import DecodeError, decode_infer_request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway._native import oip
-from gateway._native.oip import DecodeError, decode_infer_request
 from gateway.protos import message
 
 ModelInferRequest = message("ModelInferRequest")
@@ -30,7 +30,7 @@ TYPED_FORMS = {
 }
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """One of the codec's stricter rules refuses what protobuf accepts."""
 
 
@@ -46,7 +46,7 @@ def parameters_of(entries):
 def typed_data_of(tensor):
     field, code = TYPED_FORMS.get(tensor.datatype, (None, None))
     if any(name.name != field for name, _ in tensor.contents.ListFields()):
-        raise Refused
+        raise RefusedError
     if field is None:
         return b""
     elements = list(getattr(tensor.contents, field))
@@ -55,7 +55,7 @@ def typed_data_of(tensor):
     try:
         return struct.pack(f"<{len(elements)}{code}", *elements)
     except struct.error as error:
-        raise Refused from error
+        raise RefusedError from error
 
 
 def reference(data: bytes):
@@ -68,17 +68,17 @@ def reference(data: bytes):
         typed = bool(tensor.contents.ListFields())
         if parameters and "shared_memory_region" in parameters:
             if typed:
-                raise Refused
+                raise RefusedError
             value = None
         elif request.raw_input_contents:
             if typed or not raw:
-                raise Refused
+                raise RefusedError
             value = raw.pop(0)
         else:
             value = typed_data_of(tensor)
         inputs.append((tensor.name, tensor.datatype, tuple(tensor.shape), parameters, value))
     if raw:
-        raise Refused
+        raise RefusedError
     return (
         request.model_name,
         request.model_version,
@@ -107,7 +107,7 @@ def comparable(value):
 def assert_reads_as_protobuf_does(data: bytes) -> None:
     try:
         expected = reference(data)
-    except Exception:  # protobuf's DecodeError is a class of the runtime in use; or Refused
+    except Exception:  # protobuf's DecodeError is a class of the runtime in use; or RefusedError
         with pytest.raises(DecodeError) as caught:
             decode_infer_request(data)
         assert 0 <= caught.value.offset <= len(data)
@@ -256,7 +256,11 @@ def nested(levels: int) -> bytes:
 
 def delimited(tag: int, data: bytes) -> bytes:
     size = len(data)
-    return bytes([tag]) + (bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7])) + data
+    return (
+        bytes([tag])
+        + (bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7]))
+        + data
+    )
 
 
 @pytest.mark.parametrize("levels", range(96, 103))
@@ -338,7 +342,9 @@ def test_raw_and_typed_contents_do_not_mix():
         decode_infer_request(request.SerializeToString())
 
 
-@pytest.mark.parametrize(("entries", "said"), [(1, "input 'y'.*found only 1"), (3, "expected 2.*found 3")])
+@pytest.mark.parametrize(
+    ("entries", "said"), [(1, "input 'y'.*found only 1"), (3, "expected 2.*found 3")]
+)
 def test_raw_contents_are_one_for_each_input(entries, said):
     request = ModelInferRequest()
     request.inputs.add(name="x")
@@ -366,6 +372,8 @@ def test_the_number_of_tensors_is_bounded(field):
 
 
 def test_an_error_says_where_and_what():
-    with pytest.raises(DecodeError, match=r"at byte 3: expected a length of at most 1, found 9") as caught:
+    with pytest.raises(
+        DecodeError, match=r"at byte 3: expected a length of at most 1, found 9"
+    ) as caught:
         decode_infer_request(b"\x0a\x00\x12\x09a")
     assert caught.value.offset == 3
