@@ -9,7 +9,8 @@ import functools
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -234,24 +235,18 @@ class OnnxSession:
         for name in self._special_inputs.intersection(values):
             values[name] = self._feed(name, values[name])
         wanted = [self._raw_names.get(name, name) for name in outputs]
-        options = runtime().RunOptions() if limit_s is not None else None
-        timer = threading.Timer(limit_s or 0.0, setattr, (options, "terminate", True))
-        if options is not None:
-            options.log_severity_level = 4
-            timer.start()
         try:
-            if any(self.outputs.get(name) is BF16 for name in wanted):
-                made = runtime().OrtValue.ortvalue_from_numpy
-                for name, value in values.items():
-                    if isinstance(value, np.ndarray):
-                        values[name] = made(value)
-                results = self.raw.run_with_ort_values(wanted, values, options)
-                return [_fetch(output) for output in results]
-            results = self.raw.run(wanted, values, options)
+            with _time_limit(limit_s) as options:
+                if any(self.outputs.get(name) is BF16 for name in wanted):
+                    made = runtime().OrtValue.ortvalue_from_numpy
+                    for name, value in values.items():
+                        if isinstance(value, np.ndarray):
+                            values[name] = made(value)
+                    results = self.raw.run_with_ort_values(wanted, values, options)
+                    return [_fetch(output) for output in results]
+                results = self.raw.run(wanted, values, options)
         except Exception as error:
             raise blame(error) from error
-        finally:
-            timer.cancel()
         return [
             narrowed(array) if name.endswith(WIDENED) else array
             for name, array in zip(wanted, results, strict=True)
@@ -263,6 +258,23 @@ class OnnxSession:
             return text(name, array)
         contiguous = np.ascontiguousarray(array).reshape(array.shape)
         return runtime().OrtValue.ortvalue_from_numpy_with_onnx_type(contiguous, BF16.onnx)
+
+
+@contextmanager
+def _time_limit(limit_s: float | None) -> Iterator[Any]:
+    """Run options under which ONNX Runtime gives up after ``limit_s``; ``None`` without a limit."""
+    if limit_s is None:
+        yield None
+        return
+    options = runtime().RunOptions()
+    options.log_severity_level = 4
+    timer = threading.Timer(limit_s, setattr, (options, "terminate", True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield options
+    finally:
+        timer.cancel()
 
 
 def blame(error: Exception) -> GatewayError:
