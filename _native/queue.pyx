@@ -24,7 +24,7 @@ from gateway._native.plan cimport (
 )
 from gateway._native.ticket cimport (
     CANCELLED,
-    EXPIRED,
+    RETURNED,
     NEW,
     QUEUED,
     TAKEN,
@@ -86,7 +86,7 @@ cdef class Batch:
     cdef void stage(self, Arena arena) noexcept nogil:
         self.gathered = True
         if self.taken.head != NULL:
-            self.gathered = gather(self.taken.head.group, self.taken.head, self.rows, arena)
+            self.gathered = gather(&self.taken, self.rows, arena)
         self.gathered_ns = monotonic_ns()
 
     cdef adopt(self):
@@ -108,7 +108,6 @@ cdef class Batch:
         For running a failed batch's requests one by one. The ticket must not have been released.
         """
         cdef Batch batch = Batch.__new__(Batch)
-        ticket.c.next = ticket.c.prev = NULL
         batch.taken.head = batch.taken.tail = &ticket.c
         batch.rows = ticket.c.rows
         batch.taken_ns = self.taken_ns
@@ -375,7 +374,7 @@ cdef class BatchQueue:
                 while group.levels[level].head != NULL:
                     c = group.levels[level].head
                     self.unlink(c)
-                    c.state = CANCELLED
+                    c.state = RETURNED
                     chain_append(left, c)
             self.unlist_group(group)
 
@@ -445,7 +444,7 @@ cdef class BatchQueue:
                 following = c.next
                 if c.deadline_ns and c.deadline_ns <= now_ns:
                     self.unlink(c)
-                    c.state = EXPIRED
+                    c.state = RETURNED
                     chain_append(late, c)
                 c = following
         self.settle(group, group.deadline_ns)

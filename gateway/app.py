@@ -14,7 +14,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import uvloop
@@ -28,8 +28,8 @@ from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.route import RouteTable
 from gateway.errors import ConfigError, StartupError
 from gateway.front.grpc_service import GrpcFront
-from gateway.front.http_server import HttpFront
-from gateway.front.metrics_server import MetricsServer
+from gateway.front.http_context import HttpLimits
+from gateway.front.http_server import HttpFront, MetricsFront
 from gateway.front.shared_memory import SharedMemoryRegions
 from gateway.logs import Logging
 from gateway.metrics import GatewayMetrics, ServerSample, VersionSample
@@ -42,9 +42,11 @@ log = logging.getLogger(__name__)
 
 
 class Front(Protocol):
-    """A listener for inference requests; ``port`` is the bound one, once started."""
+    """A listener."""
 
-    port: int
+    @property
+    def port(self) -> int:
+        """The bound port, once started."""
 
     async def start(self) -> None:
         """Bind and listen."""
@@ -86,14 +88,13 @@ class Gateway:
         self._shared_memory = SharedMemoryRegions()
         self._stop = asyncio.Event()
         self._fronts: dict[str, Front] = {}
-        self._metrics_server: MetricsServer | None = None
 
     async def run(self) -> int:
         """Serve until a signal comes; returns the exit code.
 
         Raises:
-            ConfigError: a port cannot be bound.
-            StartupError: a model failed to load, and ``exit_on_error`` is set.
+            StartupError: a port cannot be bound, or a model failed to load and ``exit_on_error`` is
+                set.
         """
         self._catch_signals()
         await self._listen()
@@ -107,12 +108,14 @@ class Gateway:
         finally:
             loading.cancel()
             stopping.cancel()
+            await asyncio.gather(loading, stopping, return_exceptions=True)
             await self._shut_down()
         return 0
 
     # -- starting -----------------------------------------------------------------------------
 
     async def _listen(self) -> None:
+        """Start every front; the models are loaded behind them, and readiness tells when."""
         config = self._config
         if config.http_port:
             self._fronts["HTTP"] = HttpFront(
@@ -121,8 +124,10 @@ class Gateway:
                 self._shared_memory,
                 host=config.host,
                 port=_bindable(config.http_port),
-                max_request_bytes=config.max_request_bytes,
-                keepalive_timeout_s=config.keepalive_timeout_s,
+                limits=HttpLimits(
+                    max_request_bytes=config.max_request_bytes,
+                    keep_alive_timeout_s=config.keepalive_timeout_s,
+                ),
                 metrics=self.metrics.exposition,
                 access_log=config.access_log,
             )
@@ -136,15 +141,13 @@ class Gateway:
                 max_message_bytes=config.max_request_bytes,
                 access_log=config.access_log,
             )
-        for name, front in self._fronts.items():
-            await _bind(name, front.start(), config.host, getattr(config, f"{name.lower()}_port"))
-            _announce(name, config.host, front.port)
         if config.metrics_port:
-            self._metrics_server = MetricsServer(
+            self._fronts["metrics"] = MetricsFront(
                 self.metrics.exposition, host=config.host, port=_bindable(config.metrics_port)
             )
-            await _bind("metrics", self._metrics_server.start(), config.host, config.metrics_port)
-            _announce("metrics", config.host, self._metrics_server.port)
+        for name, front in self._fronts.items():
+            await front.start()
+            _announce(name, config.host, front.port)
 
     async def _load(self) -> None:
         config = self._config
@@ -195,9 +198,8 @@ class Gateway:
         if self._stop.is_set() and config.drain_delay_s:
             log.info("not ready any more; serving for another %g s", config.drain_delay_s)
             await asyncio.sleep(config.drain_delay_s)
+        # The listeners stay open meanwhile: who asks is told that the server is shutting down.
         self.dispatcher.draining = True
-        for front in self._fronts.values():
-            front.stop_accepting()
         deadline = time.monotonic() + config.grace_period_s
         if self.dispatcher.inflight:
             log.info(
@@ -209,10 +211,10 @@ class Gateway:
             await asyncio.sleep(0.01)
         if cut := self.dispatcher.inflight:
             log.warning("the grace period has passed; %d requests are cut off", cut)
+        for front in self._fronts.values():
+            front.stop_accepting()
         rest_s = max(deadline - time.monotonic(), 0.0)
         await asyncio.gather(*(front.close(rest_s) for front in self._fronts.values()))
-        if self._metrics_server is not None:
-            await self._metrics_server.close()
         if cut or self.manager.loading:
             # A run or a load inside ONNX Runtime cannot be interrupted, and joining its thread
             # would outlast the grace period.
@@ -271,16 +273,6 @@ def _no_models(missing: Sequence[object]) -> str:
 def _bindable(port: int) -> int:
     """A configured port as the sockets know it: 0 binds any free one."""
     return 0 if port == Port.ANY else port
-
-
-async def _bind(name: str, start: Awaitable[None], host: str, port: int) -> None:
-    try:
-        await start
-    except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {host}:{port} for {name}: {error.strerror or error}; "
-            f"--{name.lower()}-port chooses another port, 0 turns it off"
-        ) from None
 
 
 def _announce(name: str, host: str, port: int) -> None:

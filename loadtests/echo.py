@@ -5,6 +5,7 @@
 
 import argparse
 import asyncio
+from typing import cast
 
 import grpc
 import grpc.aio
@@ -23,8 +24,7 @@ class EchoProtocol(asyncio.Protocol):
     """HTTP/1.1 with nothing but httptools' parser: no routing, no limits."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         self._parser = httptools.HttpRequestParser(self)
         self._body: list[bytes] = []
 

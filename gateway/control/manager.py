@@ -4,8 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from gateway.control.progress import LoadProgress
@@ -57,6 +56,10 @@ class Manager:
         self._inline_threshold_ns = inline_threshold_ns
         self._strict = strict_readiness
         self._pool = ThreadPoolExecutor(load_threads, thread_name_prefix="loader")
+        # Whoever waits for a thread waits here, so that what is told of a load counts from its own
+        # beginning.
+        self._free_threads = asyncio.Semaphore(load_threads)
+        self._loads: set[Future[LoadedModel]] = set()
         self._sources: dict[str, ModelSource] = {}
         self._problems: dict[str, str] = {}
         self._wanted: set[str] = set()
@@ -79,8 +82,8 @@ class Manager:
 
     @property
     def loading(self) -> bool:
-        """Whether a loader thread is at work."""
-        return self._progress.active
+        """Whether a loader thread is at work; one stays so when nobody waits for it any more."""
+        return bool(self._loads)
 
     def versions(self, name: str = "") -> list[ModelVersion]:
         """The known versions, of one model where it is named, in their natural order."""
@@ -156,7 +159,6 @@ class Manager:
         """Retire every version and stop the loader threads; waits for all requests in flight."""
         self._closing = True
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self._defaults.clear()
         self._retire(entry for entry in self._registry if entry.state is State.READY)
         while self._retiring:
             await asyncio.wait(self._retiring)
@@ -208,19 +210,20 @@ class Manager:
         self, entry: ModelVersion, path: Path, source: ModelSource
     ) -> LoadedModel:
         loop = asyncio.get_running_loop()
-        entry.move(State.LOADING)
-        started = time.monotonic()
 
         def report(phase: str) -> None:
             loop.call_soon_threadsafe(self._progress.phase, entry, phase)
 
-        with self._progress.track(entry):
-            loaded = await loop.run_in_executor(
-                self._pool,
-                partial(
-                    load_model, entry.name, entry.version, path, source.settings, progress=report
-                ),
+        async with self._free_threads:
+            entry.move(State.LOADING)
+            started = time.monotonic()
+            load = self._pool.submit(
+                load_model, entry.name, entry.version, path, source.settings, progress=report
             )
+            self._loads.add(load)
+            load.add_done_callback(self._loads.discard)
+            with self._progress.track(entry):
+                loaded = await asyncio.wrap_future(load)
         _announce(entry, loaded, time.monotonic() - started)
         return loaded
 

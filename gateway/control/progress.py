@@ -27,11 +27,6 @@ class LoadProgress:
         self._lines = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    @property
-    def active(self) -> bool:
-        """Whether anything is being loaded."""
-        return bool(self._running)
-
     @contextmanager
     def track(self, entry: ModelVersion) -> Iterator[None]:
         """Count ``entry`` among the running loads for as long as the block runs."""

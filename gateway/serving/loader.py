@@ -64,13 +64,14 @@ def _load(
     outputs = described("output", graph.outputs, settings.outputs, graph.unshaped)
     digest = digest_of(path, graph.external)
     sessions = _open(graph, settings, tell)
+    samples = sample_file(path, settings)
     tell("probing how it may be batched")
     result = probe(
         inputs,
         outputs,
         lambda feeds, names: sessions[0].run(feeds, names, TRIAL_LIMIT_S),
         settings,
-        arrays=None if settings.warmup is None else read_samples(settings.warmup),
+        arrays=None if samples is None else read_samples(samples),
         unshaped=graph.unshaped,
         coarse=sessions[0].device != "cpu",
     )
@@ -153,6 +154,14 @@ def digest_of(path: Path, external: Sequence[Path]) -> str:
         except OSError as error:
             raise LoadError(f"{part} cannot be read: {error.strerror}") from error
     return f"sha256:{total.hexdigest()}"
+
+
+def sample_file(path: Path, settings: ModelSettings) -> Path | None:
+    """The file of sample rows for the version at ``path``; one of its own goes first."""
+    if settings.warmup is None:
+        return None
+    own = path.parent / settings.warmup.name
+    return own if own.is_file() else settings.warmup
 
 
 def read_samples(path: Path) -> Feeds:

@@ -18,7 +18,7 @@ from gateway.errors import GatewayError
 from gateway.serving.axes import Axes, guess_axes
 from gateway.serving.compare import batch_axes, difference
 from gateway.serving.samples import RECIPES, Feeds, make_rows, split_rows, stack
-from gateway.serving.settings import ModelSettings
+from gateway.serving.settings import ModelSettings, TensorSettings
 from gateway.serving.signature import Signature, TensorSpec
 from gateway.types import Array
 
@@ -152,7 +152,7 @@ class _Probe:
         return _Sample(axes, rows, alone, fixed)
 
     def prove(self, sample: _Sample) -> Axes:
-        """The batch axis of each output; ``None`` for one that no row changes.
+        """The batch axis of each output.
 
         Raises:
             BatchRefusedError: rows run together are not the rows run alone.
@@ -200,8 +200,8 @@ class _Probe:
             found[spec.name] = self._compare(spec, alone, result)
         return found
 
-    def _compare(self, spec: TensorSpec, alone: list[Array], together: Array) -> int | None:
-        """The axis on which ``together`` is ``alone`` stacked; ``None`` where it equals each."""
+    def _compare(self, spec: TensorSpec, alone: list[Array], together: Array) -> int:
+        """The axis on which ``together`` is ``alone`` stacked."""
         size = len(alone)
         shapes = {array.shape for array in alone}
         if len(shapes) != 1:
@@ -209,18 +209,11 @@ class _Probe:
                 f"the shape of output {spec.name!r} depends on the row's values"
             )
         shape = shapes.pop()
-        if together.shape == shape:
-            if all(difference(a, together, spec.datatype, self.coarse) is None for a in alone):
-                return None
-            raise BatchRefusedError(
-                f"output {spec.name!r} has the shape {list(shape)} for one row and for {size}:"
-                " it sums up the batch"
-            )
         axes = batch_axes(shape, together.shape, size)
         if not axes:
             raise BatchRefusedError(
                 f"output {spec.name!r} is {list(shape)} for one row and {list(together.shape)}"
-                f" for {size}: no axis grows with the batch"
+                f" for {size}: no axis grows with the batch, so rows cannot be told apart"
             )
         (axis,) = axes
         for row, expected in enumerate(alone):
@@ -327,13 +320,11 @@ def probe(
         note = ""
         try:
             if not settings.probe:
-                found = _declared(outputs, work.fed, axes)
+                found = _declared(work, axes)
             elif tried is None:
                 raise BatchRefusedError(_no_sample(work))
             else:
                 found = work.prove(tried)
-            if all(axis is None for axis in found.values()):
-                raise BatchRefusedError("no output depends on the batch")
             if tried is not None:
                 latency, note = work.measure(tried, found)
         except BatchRefusedError as refusal:
@@ -391,18 +382,19 @@ def _no_sample(work: _Probe) -> str:
     return f"the model refuses {origin} ({work.last_refusal}); {mend}"
 
 
-def _declared(outputs: Sequence[TensorSpec], inputs: Sequence[TensorSpec], axes: Axes) -> Axes:
-    """The outputs' batch axes as the graph has them, for ``probe = false``."""
-    symbols = {spec.symbols[axis] for spec in inputs if (axis := axes[spec.name]) is not None} - {
-        ""
-    }
+def _declared(work: _Probe, axes: Axes) -> Axes:
+    """The outputs' batch axes as the settings or the graph have them, for ``probe = false``."""
+    symbols = {
+        spec.symbols[axis] for spec in work.fed if (axis := axes[spec.name]) is not None
+    } - {""}
     found: Axes = {}
-    for spec in outputs:
+    for spec in work.outputs:
+        stated = work.settings.outputs.get(spec.name, TensorSettings()).batch_axis
         dynamic = [axis for axis, size in enumerate(spec.shape) if size < 0]
         named = [axis for axis in dynamic if spec.symbols[axis] in symbols]
-        if not dynamic:
+        if stated is None and not dynamic:
             raise BatchRefusedError(f"output {spec.name!r} has no dynamic dimension")
-        found[spec.name] = (named or dynamic)[0]
+        found[spec.name] = (named or dynamic)[0] if stated is None else stated
     return found
 
 

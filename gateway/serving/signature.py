@@ -13,8 +13,7 @@ class TensorSpec:
         shape: the full shape, the batch axis included; ``-1`` where any size goes.
         symbols: for each axis the graph's name of a dynamic dimension, ``""`` where it has none.
         batch_axis: the axis that holds the rows; ``None`` where the tensor has none: an input is
-            then shared by the whole batch (only requests that agree on its value run together),
-            an output is the same for every row and goes whole to each request.
+            then shared by the whole batch (only requests that agree on its value run together).
         labels: class labels by index, for the classification extension and the metadata.
         optional: an input that the model has a default for; a request may leave it out.
     """

@@ -256,7 +256,11 @@ def nested(levels: int) -> bytes:
 
 def delimited(tag: int, data: bytes) -> bytes:
     size = len(data)
-    return bytes([tag]) + (bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7])) + data
+    return (
+        bytes([tag])
+        + (bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7]))
+        + data
+    )
 
 
 @pytest.mark.parametrize("levels", range(96, 103))
@@ -338,7 +342,9 @@ def test_raw_and_typed_contents_do_not_mix():
         decode_infer_request(request.SerializeToString())
 
 
-@pytest.mark.parametrize(("entries", "said"), [(1, "input 'y'.*found only 1"), (3, "expected 2.*found 3")])
+@pytest.mark.parametrize(
+    ("entries", "said"), [(1, "input 'y'.*found only 1"), (3, "expected 2.*found 3")]
+)
 def test_raw_contents_are_one_for_each_input(entries, said):
     request = ModelInferRequest()
     request.inputs.add(name="x")
@@ -366,6 +372,8 @@ def test_the_number_of_tensors_is_bounded(field):
 
 
 def test_an_error_says_where_and_what():
-    with pytest.raises(DecodeError, match=r"at byte 3: expected a length of at most 1, found 9") as caught:
+    with pytest.raises(
+        DecodeError, match=r"at byte 3: expected a length of at most 1, found 9"
+    ) as caught:
         decode_infer_request(b"\x0a\x00\x12\x09a")
     assert caught.value.offset == 3
