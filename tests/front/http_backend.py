@@ -1,7 +1,7 @@
 """What the HTTP front needs behind it, in process: three models that give back what they get.
 
-The dispatcher keeps the contract of the real one: ``reply`` is called once, on the loop's thread, after
-``submit`` has returned, and never after ``cancel``.
+The dispatcher keeps the contract of the real one: ``reply`` is called once, on the loop's thread,
+after ``submit`` has returned, and never after ``cancel``.
 """
 
 import asyncio

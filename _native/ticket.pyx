@@ -1,0 +1,241 @@
+"""Requests inside the core, and the groups of like shape that they wait in.
+
+Ownership: a *refused* ticket stays the caller's; an *accepted* one is the core's until its batch
+(or its expiry) hands it back. The ticket pins its input buffers from its making until
+``release``, so the bytes that a runner copies without the GIL cannot go away.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.stdint cimport int64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
+
+from gateway._native.arena cimport Arena
+
+cdef enum Kind:
+    # rows of every request side by side
+    BATCHED = 0
+    # one copy for the whole batch: all its requests agree on the value
+    SHARED = 1
+    # Python objects (strings), or an optional input left out: not the core's to copy
+    OPAQUE = 2
+
+cdef int64_t live = 0
+
+
+def live_tickets():
+    """Tickets in existence; 0 once every request of the process has been answered."""
+    return live
+
+
+cdef class Group:
+    """The layout that all tickets of one batch share.
+
+    Args:
+        layout: for each input ``(outer, inner, kind)``. ``outer`` is the product of the
+            dimensions before the batch axis, ``inner`` the bytes of one row in one of those
+            chunks (so a tensor of r rows has ``outer * r * inner`` bytes; for the usual batch
+            axis 0 ``outer`` is 1). ``kind`` is ``"batched"``, ``"shared"`` (one value for the
+            whole batch, ``outer * inner`` bytes) or ``"opaque"`` (strings and absent inputs).
+        levels: number of priority levels, the first the most urgent.
+        shapes: anything the caller wants to find again on a batch.
+
+    A group serves one queue, and must outlive the tickets that name it (each holds a reference).
+    """
+
+    def __cinit__(self, layout, int levels=1, shapes=None):
+        cdef int i, n = <int>len(layout)
+        self.shapes = shapes
+        self.c.owner = <void*>self
+        self.c.n_inputs = n
+        self.c.n_levels = max(levels, 1)
+        self.c.levels = <chain_t*>calloc(self.c.n_levels, sizeof(chain_t))
+        self.c.outer = <int64_t*>calloc(max(n, 1), sizeof(int64_t))
+        self.c.inner = <int64_t*>calloc(max(n, 1), sizeof(int64_t))
+        self.c.kind = <char*>calloc(max(n, 1), 1)
+        if (
+            self.c.levels == NULL
+            or self.c.outer == NULL
+            or self.c.inner == NULL
+            or self.c.kind == NULL
+        ):
+            raise MemoryError("no memory for a group")
+        kinds = {"batched": BATCHED, "shared": SHARED, "opaque": OPAQUE}
+        for i, (outer, inner, kind) in enumerate(layout):
+            if kind not in kinds:
+                raise ValueError(f"kind must be one of {sorted(kinds)}, not {kind!r}")
+            if outer < 0 or inner < 0:
+                raise ValueError("outer and inner must not be negative")
+            self.c.outer[i] = outer
+            self.c.inner[i] = inner
+            self.c.kind[i] = kinds[kind]
+
+    def __dealloc__(self):
+        free(self.c.levels)
+        free(self.c.outer)
+        free(self.c.inner)
+        free(self.c.kind)
+
+    @property
+    def waiting(self):
+        """Tickets of this group that wait in the queue."""
+        return self.c.count
+
+
+cdef class Ticket:
+    """One request, from acceptance to answer.
+
+    Args:
+        group: the layout of its inputs.
+        rows: rows that it brings; 0 is an empty batch, and takes the place of one row.
+        inputs: one entry for each input of the group: a C-contiguous buffer of exactly the
+            group's size for ``rows`` rows, or anything at all where the kind is ``opaque``.
+        sink: the caller's own object, handed back with the ticket.
+        deadline_ns: monotonic nanoseconds after which the ticket expires; 0 for never.
+        level: priority level, 0 the most urgent.
+
+    Raises:
+        ValueError: a wrong number of inputs, a wrong size, a level out of range.
+        TypeError, BufferError: an input that is not a contiguous buffer.
+    """
+
+    def __cinit__(
+        self, Group group not None, int64_t rows, inputs, sink, int64_t deadline_ns=0, int level=0
+    ):
+        global live
+        cdef int i, n = group.c.n_inputs
+        cdef int64_t expected
+        live += 1
+        if len(inputs) != n:
+            raise ValueError(f"the group has {n} inputs, {len(inputs)} were given")
+        if not 0 <= level < group.c.n_levels:
+            raise ValueError(f"level must be in 0..{group.c.n_levels - 1}, not {level}")
+        if rows < 0:
+            raise ValueError(f"rows must not be negative, not {rows}")
+        self.group = group
+        self.inputs = inputs
+        self.sink = sink
+        self.c.owner = <void*>self
+        self.c.group = &group.c
+        self.c.rows = rows
+        self.c.weight = rows if rows > 0 else 1
+        self.c.deadline_ns = deadline_ns
+        self.c.level = level
+        self.pins = <Py_buffer*>calloc(max(n, 1), sizeof(Py_buffer))
+        self.c.sources = <const char**>calloc(max(n, 1), sizeof(char*))
+        if self.pins == NULL or self.c.sources == NULL:
+            raise MemoryError("no memory for a ticket")
+        for i in range(n):
+            # An opaque input keeps a zeroed pin, which is released as a no-op.
+            self.n_pins = i + 1
+            if group.c.kind[i] == OPAQUE:
+                continue
+            PyObject_GetBuffer(inputs[i], &self.pins[i], PyBUF_SIMPLE)
+            expected = group.c.outer[i] * group.c.inner[i]
+            if group.c.kind[i] == BATCHED:
+                expected *= rows
+            if self.pins[i].len != expected:
+                raise ValueError(
+                    f"input {i} has {self.pins[i].len} bytes, {expected} were expected"
+                )
+            self.c.sources[i] = <const char*>self.pins[i].buf
+
+    def __dealloc__(self):
+        global live
+        self.release()
+        free(self.pins)
+        free(self.c.sources)
+        live -= 1
+
+    cpdef void release(self):
+        """Let go of the input buffers and the sink; the ticket cannot be run any more.
+
+        Without this a sink that knows its ticket would keep both alive until a garbage
+        collection. May be called twice.
+        """
+        cdef int i
+        for i in range(self.n_pins):
+            PyBuffer_Release(&self.pins[i])
+        self.n_pins = 0
+        self.inputs = None
+        self.sink = None
+
+    @property
+    def rows(self):
+        """Rows that the request brings."""
+        return self.c.rows
+
+    @property
+    def enqueued_ns(self):
+        """When the queue accepted it, monotonic nanoseconds."""
+        return self.c.enqueued_ns
+
+    @property
+    def deadline_ns(self):
+        """When it expires, monotonic nanoseconds; 0 for never."""
+        return self.c.deadline_ns
+
+    @property
+    def cancelled(self):
+        """Whether ``BatchQueue.cancel`` was called for it."""
+        return self.c.state == CANCELLED
+
+
+cdef void chain_append(chain_t* chain, ticket_t* ticket) noexcept nogil:
+    ticket.prev = chain.tail
+    ticket.next = NULL
+    if chain.tail != NULL:
+        chain.tail.next = ticket
+    else:
+        chain.head = ticket
+    chain.tail = ticket
+
+
+cdef void chain_remove(chain_t* chain, ticket_t* ticket) noexcept nogil:
+    if ticket.prev != NULL:
+        ticket.prev.next = ticket.next
+    else:
+        chain.head = ticket.next
+    if ticket.next != NULL:
+        ticket.next.prev = ticket.prev
+    else:
+        chain.tail = ticket.prev
+    ticket.prev = ticket.next = NULL
+
+
+cdef bint gather(const chain_t* chain, int64_t rows, Arena arena) noexcept nogil:
+    """Copy the inputs of the tickets from head to tail into the arena, rows side by side.
+
+    ``rows`` is the sum of the tickets' rows. False when memory ran out.
+    """
+    cdef group_t* group = chain.head.group
+    cdef int i
+    cdef int64_t outer, inner, chunk, offset, at
+    cdef ticket_t* ticket
+    cdef char* base
+    for i in range(group.n_inputs):
+        if group.kind[i] == OPAQUE:
+            continue
+        outer = group.outer[i]
+        inner = group.inner[i]
+        base = arena.reserve(i, outer * inner * (rows if group.kind[i] == BATCHED else 1))
+        if base == NULL:
+            return False
+        if group.kind[i] == SHARED:
+            memcpy(base, chain.head.sources[i], outer * inner)
+            continue
+        at = 0
+        ticket = chain.head
+        while True:
+            chunk = ticket.rows * inner
+            for offset in range(outer):
+                memcpy(
+                    base + (offset * rows + at) * inner,
+                    ticket.sources[i] + offset * chunk,
+                    chunk,
+                )
+            at += ticket.rows
+            if ticket == chain.tail:
+                break
+            ticket = ticket.next
+    return True

@@ -1,0 +1,1 @@
+"""Runnable examples: ``python -m examples.build_models``, ``python -m examples.demo``."""

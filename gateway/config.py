@@ -1,0 +1,264 @@
+"""The settings of the server: one declaration each, read from four places.
+
+A setting's value is the first one found of: its command line flag, its environment variable
+(``ONNX_GATEWAY_<NAME>``), its key in the TOML file (``--config FILE`` or ``ONNX_GATEWAY_CONFIG``),
+its default. The field of ``Config`` is the only place that knows a setting's name, type, default,
+group and help; the flags, the variables, the file's keys and ``--help`` follow from it.
+
+Every wrong value ends in a ``ConfigError`` that names the source, what is allowed and what was
+given. Unknown keys of the file are errors too. Unknown variables are not: Kubernetes itself sets
+``ONNX_GATEWAY_SERVICE_HOST``, ``ONNX_GATEWAY_PORT`` and the like for a service of that name.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.errors import ConfigError
+from gateway.setting_types import (
+    Boolean,
+    Choice,
+    Names,
+    Number,
+    Paths,
+    Port,
+    SettingType,
+    Size,
+    Text,
+)
+
+ENVIRONMENT_PREFIX: Final = "ONNX_GATEWAY_"
+
+#: The groups of ``--help``, in its order.
+GROUPS: Final = ("Models", "Listening", "Limits", "Execution", "Shutdown", "Logging")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is known about a setting besides its name and default.
+
+    ``flag`` is the flag's name without dashes where it is not the setting's own name;
+    ``positional`` makes it the command's arguments instead.
+    """
+
+    type: SettingType
+    group: str
+    help: str
+    flag: str = ""
+    positional: bool = False
+
+
+def _setting(default: Any, type: SettingType, group: str, help: str, **more: Any) -> Any:
+    return dataclasses.field(
+        default=default, metadata={"setting": Setting(type, group, help, **more)}
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings of a server, checked. Times and sizes are in the unit that the name ends with.
+
+    A port is 0 where it is turned off and ``Port.ANY`` where any free one will do.
+    """
+
+    models: tuple[Path, ...] = _setting(
+        (), Paths(), "Models", "model repositories: directories of models", positional=True
+    )
+    model_control_mode: str = _setting(
+        "none",
+        Choice("none", "explicit"),
+        "Models",
+        "none: load every model at start; explicit: only those named by --load-model; either way "
+        "the repository API loads and unloads",
+    )
+    load_models: tuple[str, ...] = _setting(
+        (),
+        Names(),
+        "Models",
+        "a model to load at start in explicit mode, * for all; may be repeated",
+        flag="load-model",
+    )
+    strict_readiness: bool = _setting(
+        True,
+        Boolean(),
+        "Models",
+        "ready only when every model that should be loaded serves; otherwise as soon as loading "
+        "has ended, whatever failed",
+    )
+    exit_on_error: bool = _setting(
+        False, Boolean(), "Models", "end with exit code 1 when a model fails to load at start"
+    )
+    load_threads: int = _setting(
+        1, Number(int, 1, 64), "Models", "models that are loaded at the same time"
+    )
+
+    host: str = _setting("127.0.0.1", Text(), "Listening", "address to listen on")
+    http_port: int = _setting(8000, Port(), "Listening", "port of HTTP")
+    grpc_port: int = _setting(8001, Port(), "Listening", "port of gRPC")
+    metrics_port: int = _setting(
+        8002, Port(), "Listening", "port of Prometheus metrics alone (HTTP has /metrics too)"
+    )
+    grpc_impl: str = _setting(
+        "grpcio", Choice("grpcio"), "Listening", "implementation of the gRPC server"
+    )
+
+    max_request_bytes: int = _setting(
+        256 << 20, Size(1024, (1 << 31) - 1), "Limits", "largest request body, decompressed"
+    )
+    max_inflight_requests: int = _setting(
+        65_536,
+        Number(int, 1, 10_000_000),
+        "Limits",
+        "inference requests inside the server at once; more are refused",
+    )
+    keepalive_timeout_s: float = _setting(
+        75.0, Number(float, 0, 86_400), "Limits", "seconds after which an idle connection is closed"
+    )
+
+    inline_threshold_us: int = _setting(
+        500,
+        Number(int, 0, 1_000_000),
+        "Execution",
+        "a model whose largest batch takes less runs on the event loop, without a thread of its "
+        "own; 0 gives every model its threads",
+    )
+    switch_interval_us: int = _setting(
+        500,
+        Number(int, 10, 100_000),
+        "Execution",
+        "how long a thread keeps the interpreter while another one waits for it",
+    )
+
+    grace_period_s: float = _setting(
+        30.0, Number(float, 0, 86_400), "Shutdown", "seconds that requests get to finish at the end"
+    )
+    drain_delay_s: float = _setting(
+        0.0,
+        Number(float, 0, 3_600),
+        "Shutdown",
+        "seconds between readiness going false and new requests being refused, for load balancers "
+        "to look away",
+    )
+
+    log_level: str = _setting(
+        "info", Choice("debug", "info", "warning", "error"), "Logging", "least level that is logged"
+    )
+    log_format: str = _setting(
+        "auto",
+        Choice("auto", "human", "json"),
+        "Logging",
+        "form of a log line on stderr; auto is human on a terminal and json elsewhere",
+    )
+    access_log: bool = _setting(False, Boolean(), "Logging", "log one line for each request")
+
+    def __post_init__(self) -> None:
+        taken: dict[int, str] = {}
+        for name in ("http_port", "grpc_port", "metrics_port"):
+            port = getattr(self, name)
+            if port > 0 and taken.setdefault(port, name) != name:
+                raise ConfigError(
+                    f"{taken[port]} and {name} are both {port}: give each server a port of its "
+                    f'own, 0 to turn it off or "any" for a free one'
+                )
+        if self.http_port == 0 and self.grpc_port == 0:
+            raise ConfigError("http_port and grpc_port are both 0 (off): nothing would be served")
+        if self.load_models and self.model_control_mode != "explicit":
+            raise ConfigError(
+                f"load_models names {', '.join(self.load_models)}, which needs "
+                f'model_control_mode "explicit"; it is "{self.model_control_mode}"'
+            )
+
+
+#: Every setting by its name, in the order of the declaration.
+SETTINGS: Final[dict[str, Setting]] = {
+    field.name: field.metadata["setting"] for field in dataclasses.fields(Config)
+}
+
+
+def add_flags(parser: argparse.ArgumentParser, names: Sequence[str] = tuple(SETTINGS)) -> None:
+    """Add ``--config`` and the flags of the named settings to ``parser``, in their groups."""
+    used = {SETTINGS[name].group for name in names}
+    groups = {group: parser.add_argument_group(group) for group in GROUPS if group in used}
+    defaults = {field.name: field.default for field in dataclasses.fields(Config)}
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help=f"TOML file of settings, keys as the variables' names in lower case "
+        f"[{ENVIRONMENT_PREFIX}CONFIG]",
+    )
+    for name in names:
+        setting = SETTINGS[name]
+        default = setting.type.show(defaults[name])
+        text = f"{setting.help} [{_variable(name)}]" + (f" (default: {default})" if default else "")
+        text = text.replace("%", "%%")
+        if setting.positional:
+            groups[setting.group].add_argument(
+                name, nargs="*", default=argparse.SUPPRESS, metavar=name.upper(), help=text
+            )
+            continue
+        groups[setting.group].add_argument(
+            _flag(name),
+            dest=name,
+            default=argparse.SUPPRESS,
+            help=text,
+            **setting.type.argparse_options(),
+        )
+
+
+def load_config(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Config:
+    """Make the ``Config`` of parsed flags, an environment and the TOML file that either names.
+
+    Args:
+        flags: what ``argparse`` made of ``add_flags``: given settings only, by name.
+        environ: the environment; the process's own where ``None``.
+
+    Raises:
+        ConfigError: a value, a key or the file itself is wrong.
+    """
+    environ = os.environ if environ is None else environ
+    values = _read_file(flags.get("config") or environ.get(f"{ENVIRONMENT_PREFIX}CONFIG") or "")
+    for name, setting in SETTINGS.items():
+        if (text := environ.get(_variable(name), "")) != "":
+            values[name] = setting.type.parse(text, _variable(name))
+        if name in flags and (not setting.positional or flags[name]):
+            source = name.upper() if setting.positional else _flag(name)
+            values[name] = setting.type.parse(flags[name], source)
+    return Config(**values)
+
+
+def _read_file(path: str) -> dict[str, Any]:
+    """The settings of the TOML file ``path``, parsed; nothing where ``path`` is empty."""
+    if not path:
+        return {}
+    try:
+        table = tomllib.loads(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the settings file {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the settings file {path} is not TOML: {error}") from None
+    values = {}
+    for key, value in table.items():
+        if key not in SETTINGS:
+            near = difflib.get_close_matches(key, SETTINGS, n=1)
+            hint = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(SETTINGS)}"
+            raise ConfigError(f'{path}: there is no setting "{key}"; {hint}')
+        parsed = SETTINGS[key].type.parse(value, f"{path}: {key}")
+        if isinstance(SETTINGS[key].type, Paths):
+            # A path in a file means the same wherever the server is started from.
+            parsed = tuple(Path(path).parent / entry for entry in parsed)
+        values[key] = parsed
+    return values
+
+
+def _variable(name: str) -> str:
+    return ENVIRONMENT_PREFIX + name.upper()
+
+
+def _flag(name: str) -> str:
+    return "--" + (SETTINGS[name].flag or name.replace("_", "-"))

@@ -1,0 +1,163 @@
+"""The way of a request from a front to a lane and back."""
+
+import asyncio
+
+from gateway.dispatch.classification import classify
+from gateway.dispatch.route import RouteTable
+from gateway.errors import GatewayError, InvalidTensor, QueueFull, ShuttingDown
+from gateway.serving.lane import Cancellable, Lane
+from gateway.types import BYTES, Array, InferOutput, InferRequest, InferResponse, Reply
+
+#: Which outputs a request gets: the index in the signature, and the classes asked for.
+Selection = list[tuple[int, int]]
+
+
+class Pending:
+    """A request that was accepted and not yet answered; the sink of its ticket."""
+
+    __slots__ = ("_dispatcher", "_lane", "_place", "_reply", "_request", "_selection")
+
+    def __init__(
+        self,
+        dispatcher: "Dispatcher",
+        lane: Lane,
+        request: InferRequest,
+        selection: Selection | None,
+        reply: Reply,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._lane = lane
+        self._request = request
+        self._selection = selection
+        self._reply = reply
+        self._place: Cancellable = lane.submit(request, self)
+
+    def cancel(self) -> None:
+        """Nobody waits any more: ``reply`` is not called after this; a waiting place is freed.
+
+        Does nothing once the request has been answered.
+        """
+        if self._reply is not _nobody:
+            self._reply = _nobody
+            self._dispatcher.inflight -= 1
+            self._place.cancel()
+
+    def complete(self, arrays: list[Array]) -> None:
+        """Called by the lane with the outputs in the signature's order."""
+        loaded = self._lane.loaded
+        request = self._request
+        specs = loaded.signature.outputs
+        if self._selection is None:
+            outputs = [
+                InferOutput(spec.name, spec.datatype, array)
+                for spec, array in zip(specs, arrays, strict=True)
+            ]
+        else:
+            outputs = []
+            for index, classes in self._selection:
+                spec, array = specs[index], arrays[index]
+                if classes:
+                    outputs.append(InferOutput(spec.name, BYTES, classify(array, spec, classes)))
+                else:
+                    outputs.append(InferOutput(spec.name, spec.datatype, array))
+        self._answer(InferResponse(loaded.name, loaded.version, request.id, outputs))
+
+    def fail(self, error: GatewayError) -> None:
+        """Called by the lane when there is no answer."""
+        self._answer(error)
+
+    def _answer(self, answer: InferResponse | GatewayError) -> None:
+        reply, self._reply = self._reply, _nobody
+        self._dispatcher.inflight -= 1
+        reply(answer)
+
+
+def _nobody(answer: InferResponse | GatewayError) -> None:
+    """The reply of a request that has been answered or left."""
+
+
+class Dispatcher:
+    """Admission, routing, and the hand-over to a lane. For the event loop's thread only.
+
+    Attributes:
+        routes: who serves; the control plane replaces it as a whole.
+        inflight: requests accepted and not yet answered, over all models.
+        draining: set at shutdown, from when on new work is refused.
+        refused: requests that never reached a lane, by reason.
+
+    Args:
+        max_inflight: most requests in flight; more are refused.
+    """
+
+    def __init__(self, routes: RouteTable, *, max_inflight: int) -> None:
+        self.routes = routes
+        self.inflight = 0
+        self.draining = False
+        self.refused: dict[str, int] = {}
+        self._max_inflight = max_inflight
+
+    def submit(self, request: InferRequest, reply: Reply) -> Pending:
+        """Accept a request; ``reply`` is called once, later, with its answer or error.
+
+        The arrays of an answer are valid until ``reply`` returns.
+
+        Raises:
+            ShuttingDown: the server drains.
+            QueueFull: the server, or the version's queue, holds as much as it may.
+            NotFound, ModelNotReady: nobody serves that model or version.
+            InvalidTensor: the inputs, or the outputs asked for, do not fit the model.
+        """
+        try:
+            if self.draining:
+                raise ShuttingDown("the server is shutting down and takes no new requests")
+            if self.inflight >= self._max_inflight:
+                raise QueueFull(
+                    f"the server holds {self.inflight} requests, as many as it may "
+                    "(--max-inflight-requests)"
+                )
+            target = self.routes.resolve(request.model, request.version)
+            lane = target.lane
+            assert lane is not None, "a READY version has a lane"
+            selection = None if request.outputs is None else _select(lane, request)
+            pending = Pending(self, lane, request, selection, reply)
+        except GatewayError as error:
+            reason = type(error).__name__
+            self.refused[reason] = self.refused.get(reason, 0) + 1
+            raise
+        self.inflight += 1
+        return pending
+
+    async def infer(self, request: InferRequest) -> InferResponse:
+        """Submit and wait; the answer's arrays are the caller's to keep.
+
+        Raises:
+            GatewayError: as ``submit``, or what became of the request.
+        """
+        future: asyncio.Future[InferResponse] = asyncio.get_running_loop().create_future()
+
+        def reply(answer: InferResponse | GatewayError) -> None:
+            if isinstance(answer, GatewayError):
+                future.set_exception(answer)
+                return
+            for output in answer.outputs:
+                output.array = output.array.copy()
+            future.set_result(answer)
+
+        pending = self.submit(request, reply)
+        try:
+            return await future
+        finally:
+            pending.cancel()
+
+
+def _select(lane: Lane, request: InferRequest) -> Selection:
+    selection = []
+    known = lane.output_index
+    for output in request.outputs or ():
+        index = known.get(output.name)
+        if index is None:
+            raise InvalidTensor(
+                f"{lane.label} has no output '{output.name}', its outputs are {list(known)}"
+            )
+        selection.append((index, output.class_count))
+    return selection

@@ -1,0 +1,288 @@
+"""From a request's inputs to what the core batches: proof, order and group.
+
+The binder holds a version's signature against each request. What passes is bound: the input
+buffers in the signature's order, the number of rows, and the ``Group`` of requests that may run
+together with it.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Final
+
+import numpy as np
+
+from gateway._native.ticket import Group
+from gateway.errors import InvalidTensor
+from gateway.serving.signature import Signature, TensorSpec
+from gateway.types import BYTES, Array, InferInput
+
+# Groups without waiting requests are dropped when there are more than this many shapes.
+MAX_GROUPS = 512
+# A shared input up to this size is its own key; a longer one is known by its hash.
+INLINE_KEY_BYTES = 64
+
+
+class Layout:
+    """The shapes of one group, found again as ``group.shapes``.
+
+    Attributes:
+        items: for each input its shape without the batch axis, or ``None`` where an optional
+            input is left out.
+        axes: for each input its batch axis, ``None`` where it has none.
+    """
+
+    __slots__ = ("axes", "items")
+
+    def __init__(
+        self, items: tuple[tuple[int, ...] | None, ...], axes: tuple[int | None, ...]
+    ) -> None:
+        self.items = items
+        self.axes = axes
+
+    def shape(self, index: int, rows: int) -> tuple[int, ...] | None:
+        """The shape of input ``index`` in a batch of ``rows`` rows; ``None`` if left out."""
+        item = self.items[index]
+        axis = self.axes[index]
+        if item is None or axis is None:
+            return item
+        return (*item[:axis], rows, *item[axis:])
+
+
+@dataclass(slots=True)
+class Bound:
+    """The inputs of one request, proven: ready to become tickets.
+
+    ``buffers`` follow the signature's order; ``inputs`` are the same as they came, for slicing.
+    """
+
+    group: Group
+    rows: int
+    buffers: list[Any]
+    inputs: list[InferInput | None]
+
+
+class _Expected:
+    """One spec, with everything derived from it that the hot path would otherwise derive."""
+
+    __slots__ = (
+        "axis", "datatype", "item", "item_bytes", "name", "opaque", "optional", "rank", "spec",
+    )  # fmt: skip
+
+    def __init__(self, spec: TensorSpec) -> None:
+        self.spec: Final = spec
+        self.name: Final = spec.name
+        self.datatype: Final = spec.datatype
+        self.axis: Final = spec.batch_axis
+        self.rank: Final = len(spec.shape)
+        self.optional: Final = spec.optional
+        self.opaque: Final = spec.datatype is BYTES
+        axis = spec.batch_axis
+        item = spec.shape if axis is None else spec.shape[:axis] + spec.shape[axis + 1 :]
+        self.item: Final[tuple[int, ...] | None] = None if -1 in item else item
+        self.item_bytes: Final = prod(item) * spec.datatype.itemsize
+
+
+class InputBinder:
+    """Binds requests to one version's signature. Used on the event loop's thread only.
+
+    Args:
+        model: how messages name the version, e.g. ``"model 'digits' version '1'"``.
+        signature: what it takes.
+        levels: priority levels of the queue that the groups are for.
+    """
+
+    def __init__(self, model: str, signature: Signature, levels: int = 1) -> None:
+        self._model = model
+        self._levels = levels
+        self._batched = signature.max_batch_size > 0
+        self._expected = [_Expected(spec) for spec in signature.inputs]
+        self._groups: dict[Any, Group] = {}
+        #: Whether every request has one and the same layout, so that there is one group only.
+        self.fixed = all(
+            e.item is not None and not e.optional and not (self._batched and e.axis is None)
+            for e in self._expected
+        )
+
+    def bind(self, inputs: list[InferInput]) -> Bound:
+        """Prove and order the inputs of one request.
+
+        Raises:
+            InvalidTensor: a missing, unknown or repeated input, or one whose datatype, shape or
+                size does not fit; the message says what was expected and what was given.
+        """
+        expected = self._expected
+        if len(inputs) != len(expected):
+            return self._bind(self._in_order(inputs))
+        for given, wanted in zip(inputs, expected, strict=True):
+            if given.name != wanted.name:
+                return self._bind(self._in_order(inputs))
+        return self._bind(inputs)  # type: ignore[arg-type]
+
+    def _bind(self, inputs: list[InferInput | None]) -> Bound:
+        rows = -1
+        buffers: list[Any] = []
+        for given, wanted in zip(inputs, self._expected, strict=True):
+            if given is None:
+                buffers.append(None)
+                continue
+            if given.datatype is not wanted.datatype:
+                raise self._wrong_datatype(given, wanted)
+            shape = given.shape
+            axis = wanted.axis
+            if len(shape) != wanted.rank:
+                raise self._wrong_shape(given, wanted)
+            if axis is None:
+                item = shape
+                here = 1
+            else:
+                item = shape[1:] if axis == 0 else shape[:axis] + shape[axis + 1 :]
+                here = shape[axis]
+                if here != rows:
+                    if rows >= 0:
+                        raise self._wrong_rows(inputs)
+                    rows = here
+            if item == wanted.item:
+                size = wanted.item_bytes * here
+            else:
+                self._check_dimensions(given, wanted)
+                size = prod(item) * wanted.datatype.itemsize * here
+            data = given.data
+            if wanted.opaque:
+                if not isinstance(data, np.ndarray) or data.shape != shape:
+                    raise self._wrong_elements(given)
+            elif (data.nbytes if isinstance(data, np.ndarray) else len(data)) != size:
+                raise self._wrong_size(given, size)
+            buffers.append(data)
+        if rows < 0:
+            rows = 1
+        return Bound(self._group(inputs), rows, buffers, inputs)
+
+    def _group(self, inputs: list[InferInput | None]) -> Group:
+        key: Any = None
+        if not self.fixed:
+            key = tuple(
+                [
+                    None if given is None else self._key(given, wanted)
+                    for given, wanted in zip(inputs, self._expected, strict=True)
+                ]
+            )
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = self._new_group(inputs)
+        return group
+
+    def _key(self, given: InferInput, wanted: _Expected) -> Any:
+        """What of an input must be alike for two requests to share a batch."""
+        if not self._batched:
+            return given.shape
+        axis = wanted.axis
+        if axis is not None:
+            return given.shape[:axis] + given.shape[axis + 1 :]
+        if wanted.opaque:
+            return given.shape, tuple(given.array().ravel().tolist())
+        value = given.data.tobytes() if isinstance(given.data, np.ndarray) else bytes(given.data)
+        if len(value) > INLINE_KEY_BYTES:
+            value = hashlib.blake2b(value, digest_size=16).digest()
+        return given.shape, value
+
+    def _new_group(self, inputs: list[InferInput | None]) -> Group:
+        if len(self._groups) >= MAX_GROUPS:
+            self._groups = {key: group for key, group in self._groups.items() if group.waiting}
+        layout = []
+        items: list[tuple[int, ...] | None] = []
+        for given, wanted in zip(inputs, self._expected, strict=True):
+            if given is None:
+                items.append(None)
+                layout.append((0, 0, "opaque"))
+                continue
+            shape, axis = given.shape, wanted.axis
+            items.append(shape if axis is None else shape[:axis] + shape[axis + 1 :])
+            if wanted.opaque:
+                layout.append((0, 0, "opaque"))
+            elif axis is None:
+                kind = "shared" if self._batched else "batched"
+                layout.append((1, prod(shape) * wanted.datatype.itemsize, kind))
+            else:
+                inner = prod(shape[axis + 1 :]) * wanted.datatype.itemsize
+                layout.append((prod(shape[:axis]), inner, "batched"))
+        axes = tuple(wanted.axis for wanted in self._expected)
+        return Group(layout, self._levels, Layout(tuple(items), axes))
+
+    def _in_order(self, inputs: list[InferInput]) -> list[InferInput | None]:
+        """The inputs in the signature's order; proves that exactly the right ones came."""
+        given = {tensor.name: tensor for tensor in inputs}
+        known = {wanted.name for wanted in self._expected}
+        missing = [w.name for w in self._expected if not w.optional and w.name not in given]
+        unknown = [name for name in given if name not in known]
+        repeated = len(given) != len(inputs)
+        if missing or unknown or repeated:
+            names = [tensor.name for tensor in inputs]
+            problems = []
+            if missing:
+                problems.append(f"missing {missing}")
+            if unknown:
+                problems.append(f"unknown {unknown}")
+            if repeated:
+                problems.append(f"repeated {sorted({n for n in names if names.count(n) > 1})}")
+            raise InvalidTensor(
+                f"{self._model} expects the inputs {[w.name for w in self._expected]}, "
+                f"got {names}: {', '.join(problems)}"
+            )
+        return [given.get(wanted.name) for wanted in self._expected]
+
+    def _check_dimensions(self, given: InferInput, wanted: _Expected) -> None:
+        for axis, (size, declared) in enumerate(zip(given.shape, wanted.spec.shape, strict=True)):
+            if axis != wanted.axis and declared not in (-1, size):
+                raise self._wrong_shape(given, wanted)
+
+    def _wrong_shape(self, given: InferInput, wanted: _Expected) -> InvalidTensor:
+        return InvalidTensor(
+            f"unexpected shape for input '{given.name}' of {self._model}: "
+            f"expected {list(wanted.spec.shape)}, got {list(given.shape)}"
+        )
+
+    def _wrong_datatype(self, given: InferInput, wanted: _Expected) -> InvalidTensor:
+        return InvalidTensor(
+            f"unexpected datatype for input '{given.name}' of {self._model}: "
+            f"expected {wanted.datatype.name}, got {given.datatype.name}"
+        )
+
+    def _wrong_rows(self, inputs: list[InferInput | None]) -> InvalidTensor:
+        rows = {
+            given.name: given.shape[wanted.axis]
+            for given, wanted in zip(inputs, self._expected, strict=True)
+            if given is not None and wanted.axis is not None and len(given.shape) == wanted.rank
+        }
+        return InvalidTensor(
+            f"the inputs of {self._model} must bring the same number of rows on their batch "
+            f"axis, got {rows}"
+        )
+
+    def _wrong_size(self, given: InferInput, size: int) -> InvalidTensor:
+        data = given.data
+        got = data.nbytes if isinstance(data, np.ndarray) else len(data)
+        return InvalidTensor(
+            f"unexpected byte size for input '{given.name}' of {self._model}: shape "
+            f"{list(given.shape)} of {given.datatype.name} takes {size} bytes, got {got}"
+        )
+
+    def _wrong_elements(self, given: InferInput) -> InvalidTensor:
+        got = given.data.size if isinstance(given.data, np.ndarray) else "raw bytes"
+        return InvalidTensor(
+            f"unexpected number of elements for input '{given.name}' of {self._model}: shape "
+            f"{list(given.shape)} takes {prod(given.shape)}, got {got}"
+        )
+
+
+def slice_rows(inputs: list[InferInput | None], layout: Layout, start: int, stop: int) -> list[Any]:
+    """The buffers of rows ``start`` to ``stop`` of a request; shared inputs are passed whole."""
+    parts: list[Any] = []
+    for given, axis in zip(inputs, layout.axes, strict=True):
+        if given is None or axis is None:
+            parts.append(None if given is None else given.data)
+        else:
+            array: Array = given.array()
+            index = (slice(None),) * axis + (slice(start, stop),)
+            parts.append(np.ascontiguousarray(array[index]))
+    return parts

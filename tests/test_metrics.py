@@ -1,0 +1,110 @@
+from dataclasses import dataclass, field
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.metrics import GatewayMetrics, ServerSample, VersionSample
+
+BOUNDS_NS = (1_000_000, 1_000_000_000)
+
+
+@dataclass
+class Counters:
+    requests_ok: int = 10
+    requests_failed: int = 2
+    requests_cancelled: int = 1
+    rows: int = 41
+    batches: int = 3
+    queue_ns: int = 5_000_000
+    input_ns: int = 1_000
+    infer_ns: int = 2_500_000_000
+    output_ns: int = 2_999
+    total_ns: int = 7_000_000_000
+    failed_ns: int = 0
+    last_inference_ms: int = 0
+    rejected: dict[str, int] = field(default_factory=lambda: {"queue_full": 4})
+    batch_sizes: dict[int, list[int]] = field(
+        default_factory=lambda: {1: [1, 0, 0, 0], 20: [2, 0, 0, 0]}
+    )
+    queue_histogram: tuple[int, ...] = (9, 1, 0)
+    compute_histogram: tuple[int, ...] = (0, 9, 1)
+    total_histogram: tuple[int, ...] = (0, 8, 2)
+
+
+@pytest.fixture
+def metrics() -> GatewayMetrics:
+    versions = [
+        VersionSample("mlp", "1", "READY", 5, Counters()),
+        VersionSample("bad", "2", "FAILED", 0, None),
+    ]
+    return GatewayMetrics(
+        lambda: ServerSample(ready=True, inflight=7, rejected={"unknown_model": 3}),
+        lambda: versions,
+        states=("READY", "FAILED"),
+        latency_bounds_ns=BOUNDS_NS,
+        build={"version": "1.2.3"},
+    )
+
+
+def scrape(metrics: GatewayMetrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(metrics.exposition().decode())
+        for sample in family.samples
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "value"),
+    [
+        ("onnx_gateway_build_info", {"version": "1.2.3"}, 1),
+        ("onnx_gateway_ready", {}, 1),
+        ("onnx_gateway_inflight_requests", {}, 7),
+        ("onnx_gateway_server_rejected_requests_total", {"reason": "unknown_model"}, 3),
+        ("onnx_gateway_requests_total", {"result": "ok"}, 10),
+        ("onnx_gateway_requests_total", {"result": "failed"}, 2),
+        ("onnx_gateway_requests_total", {"result": "cancelled"}, 1),
+        ("onnx_gateway_rejected_requests_total", {"reason": "queue_full"}, 4),
+        ("onnx_gateway_rows_total", {}, 41),
+        ("onnx_gateway_queue_depth", {}, 5),
+        ("onnx_gateway_model_state", {"state": "READY"}, 1),
+        ("onnx_gateway_model_state", {"state": "FAILED"}, 0),
+        ("onnx_gateway_request_duration_seconds_bucket", {"stage": "queue", "le": "0.001"}, 9),
+        ("onnx_gateway_request_duration_seconds_bucket", {"stage": "queue", "le": "1"}, 10),
+        ("onnx_gateway_request_duration_seconds_bucket", {"stage": "compute", "le": "+Inf"}, 10),
+        ("onnx_gateway_request_duration_seconds_sum", {"stage": "compute"}, 2.5),
+        ("onnx_gateway_request_duration_seconds_count", {"stage": "total"}, 10),
+        ("onnx_gateway_batch_size_rows_bucket", {"le": "1"}, 1),
+        ("onnx_gateway_batch_size_rows_bucket", {"le": "16"}, 1),
+        ("onnx_gateway_batch_size_rows_bucket", {"le": "32"}, 3),
+        ("onnx_gateway_batch_size_rows_sum", {}, 41),
+        ("onnx_gateway_batch_size_rows_count", {}, 3),
+        ("nv_inference_request_success", {}, 10),
+        ("nv_inference_request_failure", {}, 2),
+        ("nv_inference_count", {}, 41),
+        ("nv_inference_exec_count", {}, 3),
+        ("nv_inference_request_duration_us", {}, 7_000_000),
+        ("nv_inference_queue_duration_us", {}, 5_000),
+        ("nv_inference_compute_input_duration_us", {}, 1),
+        ("nv_inference_compute_infer_duration_us", {}, 2_500_000),
+        ("nv_inference_compute_output_duration_us", {}, 2),
+        ("nv_inference_pending_request_count", {}, 5),
+    ],
+)
+def test_a_counter_is_exposed_under_its_name_in_its_unit(
+    metrics: GatewayMetrics, name: str, labels: dict[str, str], value: float
+) -> None:
+    of_server = {"build", "ready", "inflight", "server"}
+    if not any(name.startswith(f"onnx_gateway_{word}") for word in of_server):
+        labels = {"model": "mlp", "version": "1", **labels}
+    assert scrape(metrics)[name, frozenset(labels.items())] == value
+
+
+def test_a_version_without_a_lane_shows_its_state_alone(metrics: GatewayMetrics) -> None:
+    names = {name for name, labels in scrape(metrics) if ("model", "bad") in labels}
+    assert names == {"onnx_gateway_model_state"}
+
+
+def test_the_process_is_measured(metrics: GatewayMetrics) -> None:
+    names = {name for name, _ in scrape(metrics)}
+    assert {"process_resident_memory_bytes", "process_cpu_seconds_total"} <= names
