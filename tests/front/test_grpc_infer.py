@@ -197,5 +197,8 @@ def test_the_access_log_has_a_line_for_each_call(caplog):
             with pytest.raises(InferenceServerException):
                 client.infer("nobody", [])
         lines = [r for r in caplog.records if r.name == "gateway.access"]
-    assert [(r.message, r.code) for r in lines] == [("ModelInfer", "OK"), ("ModelInfer", "NOT_FOUND")]
+    assert [(r.message, r.code) for r in lines] == [
+        ("ModelInfer", "OK"),
+        ("ModelInfer", "NOT_FOUND"),
+    ]
     assert lines[0].received_bytes > 0 < lines[0].sent_bytes
