@@ -93,10 +93,15 @@ class _PredictEndpoints:
 
     def routes(self) -> list[Route]:
         return [
+            Route("/", self.alive),
             Route("/v1/models", self.models),
             Route("/v1/models/{model}:predict", self.predict, methods=["POST"]),
             Route("/v1/models/{model}", self.model),
         ]
+
+    async def alive(self, request: Request) -> Response:
+        live = self._service.is_live()
+        return json_response({"status": "alive" if live else "dead"}, 200 if live else 503)
 
     async def models(self, request: Request) -> Response:
         return json_response({"models": self._service.model_names()})

@@ -147,6 +147,7 @@ def test_v1_rows_of_a_model_with_one_input(client: httpx.Client) -> None:
     assert predict(client, [[1, 2], [3.5, 4]]).json() == expected
     assert predict(client, [{"x": [1, 2]}, {"x": [3.5, 4]}]).json() == expected
     assert client.get("/v1/models").json()["models"] == ["echo", "fixed", "held"]
+    assert client.get("/").json() == {"status": "alive"}
     assert client.get("/v1/models/echo").json() == {"name": "echo", "ready": True}
 
 
@@ -295,6 +296,7 @@ def test_the_openapi_document_has_every_route_and_no_other() -> None:
     other = {path for _, path in described - routed}
     assert routed <= described
     assert other == {
+        "/",
         "/v2/models/{model}/infer",
         "/v2/models/{model}/versions/{version}/infer",
         "/v1/models",
