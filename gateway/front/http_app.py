@@ -50,6 +50,7 @@ def build_app(
     routes = [
         *ControlEndpoints(service, shared_memory, max_request_bytes).routes(),
         *predictions.routes(),
+        *_inference_routes(),
         _metrics_route(metrics),
         Route("/openapi.json", openapi),
         Route("/docs", docs),
@@ -60,6 +61,19 @@ def build_app(
 def build_metrics_app(metrics: Callable[[], bytes], access_log: AccessLog | None) -> ASGIApp:
     """Build an application of ``/metrics`` alone, for a port of its own."""
     return _application([_metrics_route(metrics)], access_log)
+
+
+def _inference_routes() -> list[Route]:
+    """The inference path for other methods; a POST never gets here."""
+
+    async def post_only(request: Request) -> Response:
+        raise HTTPException(405, headers={"Allow": "POST"})
+
+    methods = ["GET", "PUT", "PATCH", "DELETE", "OPTIONS"]
+    return [
+        Route(f"/v2/models/{{model}}{version}/infer", post_only, methods=methods)
+        for version in ("", "/versions/{version}")
+    ]
 
 
 def _metrics_route(metrics: Callable[[], bytes]) -> Route:
