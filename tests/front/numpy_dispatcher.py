@@ -32,7 +32,9 @@ def negate(arrays: list[Array]) -> list[tuple[str, str, Array]]:
 
 
 def echo(arrays: list[Array]) -> list[tuple[str, str, Array]]:
-    names = {datatype.numpy: datatype.name for datatype in DATATYPES.values() if datatype.name != "BF16"}
+    names = {
+        datatype.numpy: datatype.name for datatype in DATATYPES.values() if datatype.name != "BF16"
+    }
     return [(f"output{i}", names[array.dtype], array) for i, array in enumerate(arrays)]
 
 

@@ -32,9 +32,7 @@ class Region:
 
 
 def decode(request, deadline_ns=0, received_ns=0, region=None):
-    return decode_request(
-        request.SerializeToString(), deadline_ns, received_ns, region or Region()
-    )
+    return decode_request(request.SerializeToString(), deadline_ns, received_ns, region or Region())
 
 
 def one_input(datatype="FP32", shape=(1,), raw=None, **parameters):
@@ -140,7 +138,9 @@ def test_a_timeout_that_is_no_number_is_refused(value):
 
 
 def test_bytes_that_are_no_request_are_malformed():
-    with pytest.raises(MalformedRequest, match="no ModelInferRequest: at byte 1: expected a length"):
+    with pytest.raises(
+        MalformedRequest, match="no ModelInferRequest: at byte 1: expected a length"
+    ):
         decode_request(b"\x0a\x05abc", 0, 0, Region())
 
 
