@@ -11,7 +11,8 @@ STUBS := build/stubs
 MADE := $(VENV)/.made
 INSTALLED := $(VENV)/.installed
 NATIVE := $(VENV)/.native
-NATIVE_SOURCES := $(wildcard _native/*.pyx _native/*.pxd _native/*.h _native/*.c)
+SETUP_LOG := $(VENV)/setup.log
+NATIVE_SOURCES := $(wildcard _native/*.pyx _native/*.pxd protos/*.proto)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
@@ -46,7 +47,7 @@ check: $(NATIVE) ## ruff, mypy --strict, Cython warnings as errors, import layer
 	@ln -s $(CURDIR)/gateway/* $(CURDIR)/_native $(STUBS)/gateway/
 	@cd $(STUBS) && $(CURDIR)/$(PY) -m mypy --config-file $(CURDIR)/pyproject.toml \
 		--cache-dir $(CURDIR)/.mypy_cache
-	@$(PY) -m pytest -q tests/test_import_layers.py
+	@$(PY) -m pytest -q tests/test_layers.py
 
 bench: $(NATIVE) ## server CPU per request beside the bare ceilings (wants wrk and nghttp2-client)
 	@$(PY) -m loadtests.bench
@@ -76,8 +77,9 @@ $(MADE): .ci/preflight.py
 
 $(INSTALLED): $(MADE) pyproject.toml setup.py
 	@echo "Setting up $(VENV) from PyPI and compiling the core (a few minutes the first time) ..."
-	@$(PY) -m pip install --quiet --upgrade pip
-	@$(PY) -m pip install --quiet --editable '.[cpu,test,demo,dev]'
+	@{ $(PY) -m pip install --upgrade pip && \
+		$(PY) -m pip install --editable '.[cpu,test,demo,dev]'; } >$(SETUP_LOG) 2>&1 \
+		|| { cat $(SETUP_LOG) >&2; exit 1; }
 	@touch $@
 
 $(NATIVE): $(INSTALLED) $(NATIVE_SOURCES)

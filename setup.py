@@ -13,30 +13,24 @@ from grpc_tools import protoc
 from setuptools import Extension, setup
 
 ROOT = Path(__file__).parent
-MIRROR = Path("build/cython")
 DESCRIPTOR_SET = Path("gateway/protos.binpb")
 
 
-def mirror_package() -> Path:
-    """Lay ``_native/`` out where Cython looks for it.
+def link_package() -> Path:
+    """Let ``_native/`` be found as the package that it becomes.
 
-    The core's modules ``cimport`` one another by their full name, and Cython finds a
-    ``.pxd`` only on a path that spells that name. The sources live in ``_native/``, so the
-    build sees them through a link at ``build/cython/gateway/_native``.
+    The core's modules ``cimport`` one another by their full name, and Cython, like mypy for the
+    stubs, finds them only on a path that spells that name: ``gateway/_native`` is a link.
     """
-    package = MIRROR / "gateway"
-    package.mkdir(parents=True, exist_ok=True)
-    (package / "__init__.py").touch()
-    link = package / "_native"
-    if link.is_symlink():
-        link.unlink()
-    link.symlink_to((ROOT / "_native").resolve(), target_is_directory=True)
+    link = Path("gateway/_native")
+    if not link.is_symlink():
+        link.symlink_to(Path("../_native"), target_is_directory=True)
     return link
 
 
 def extensions() -> list[Extension]:
-    """Cythonize ``_native/*.pyx``, warnings as errors."""
-    sources = mirror_package()
+    """Cythonize ``_native/*.pyx``; warnings are errors."""
+    sources = link_package()
     flags = ["-O3", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
     # A compiler we have not met may warn about generated code; it must not keep its owner from
     # installing, so the strictness can be turned off from outside.
@@ -66,7 +60,6 @@ def extensions() -> list[Extension]:
             )
             for module in modules
         ],
-        include_path=[str(MIRROR)],
         build_dir="build/c",
         compiler_directives=directives,
     )

@@ -15,6 +15,7 @@ cdef struct Policy:
 
 cdef struct Curve:
     int64_t ns[CURVE_POINTS]
+    bint measured[CURVE_POINTS]
 
 cdef struct Waiting:
     int64_t rows

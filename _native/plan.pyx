@@ -36,17 +36,15 @@ cdef int64_t curve_at(const Curve* curve, int64_t rows) noexcept nogil:
     if rows == span or k + 1 >= CURVE_POINTS:
         return low
     high = curve.ns[k + 1]
-    if high < low:
-        high = low
     return low + (high - low) * (rows - span) // span
 
 
 cdef void curve_observe(Curve* curve, int64_t rows, int64_t ns) noexcept nogil:
     """Learn from one measured run.
 
-    Between two points the measurement moves each by its share of the error, an eighth of it, so
-    that a curve follows a machine that slows down yet shrugs off one hiccup. Points nobody has
-    measured are carried along so that the curve never falls.
+    The first measurement of a point is taken as it is. Later ones move the two points around
+    them, each by its share of the error, an eighth of it: so a curve follows a machine that slows
+    down, yet shrugs off one hiccup. The other points give way where the curve would fall.
     """
     cdef int k = 0, j
     cdef int64_t error, span, upper
@@ -54,21 +52,26 @@ cdef void curve_observe(Curve* curve, int64_t rows, int64_t ns) noexcept nogil:
         rows = 1
     while (<int64_t>1 << (k + 1)) <= rows and k + 1 < CURVE_POINTS:
         k += 1
-    if curve.ns[k] == 0:
+    if not curve.measured[k]:
+        curve.measured[k] = True
         curve.ns[k] = ns
     else:
         error = ns - curve_at(curve, rows)
         span = <int64_t>1 << k
         upper = rows - span
+        if upper > span:
+            upper = span
         curve.ns[k] += error * (span - upper) // (8 * span)
-        if upper and k + 1 < CURVE_POINTS and curve.ns[k + 1]:
+        if k + 1 < CURVE_POINTS:
             curve.ns[k + 1] += error * upper // (8 * span)
         if curve.ns[k] < 1:
             curve.ns[k] = 1
     for j in range(k + 1, CURVE_POINTS):
-        if curve.ns[j] >= curve.ns[j - 1]:
-            break
-        curve.ns[j] = curve.ns[j - 1]
+        if curve.ns[j] < curve.ns[j - 1]:
+            curve.ns[j] = curve.ns[j - 1]
+    for j in range(k - 1, -1, -1):
+        if curve.ns[j] > curve.ns[j + 1]:
+            curve.ns[j] = curve.ns[j + 1]
 
 
 cdef int64_t largest_in_time(

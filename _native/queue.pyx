@@ -24,7 +24,7 @@ from gateway._native.plan cimport (
 )
 from gateway._native.ticket cimport (
     CANCELLED,
-    EXPIRED,
+    RETURNED,
     NEW,
     QUEUED,
     TAKEN,
@@ -86,7 +86,7 @@ cdef class Batch:
     cdef void stage(self, Arena arena) noexcept nogil:
         self.gathered = True
         if self.taken.head != NULL:
-            self.gathered = gather(self.taken.head.group, self.taken.head, self.rows, arena)
+            self.gathered = gather(&self.taken, self.rows, arena)
         self.gathered_ns = monotonic_ns()
 
     cdef adopt(self):
@@ -108,7 +108,6 @@ cdef class Batch:
         For running a failed batch's requests one by one. The ticket must not have been released.
         """
         cdef Batch batch = Batch.__new__(Batch)
-        ticket.c.next = ticket.c.prev = NULL
         batch.taken.head = batch.taken.tail = &ticket.c
         batch.rows = ticket.c.rows
         batch.taken_ns = self.taken_ns
@@ -180,7 +179,11 @@ cdef class BatchQueue:
         self.locks_made = True
 
     def __dealloc__(self):
+        cdef chain_t left
         if self.locks_made:
+            left.head = left.tail = NULL
+            self.take_all(&left)
+            adopt_chain(&left)
             pthread_cond_destroy(&self.arrived)
             pthread_mutex_destroy(&self.mutex)
 
@@ -333,21 +336,10 @@ cdef class BatchQueue:
     def close(self):
         """Refuse further tickets, send the runners home, and return the tickets that waited."""
         cdef chain_t left
-        cdef group_t* group
-        cdef ticket_t* c
-        cdef int level
         left.head = left.tail = NULL
         pthread_mutex_lock(&self.mutex)
         self.closed = True
-        while self.groups != NULL:
-            group = self.groups
-            for level in range(group.n_levels):
-                while group.levels[level].head != NULL:
-                    c = group.levels[level].head
-                    self.unlink(c)
-                    c.state = CANCELLED
-                    chain_append(&left, c)
-            self.unlist_group(group)
+        self.take_all(&left)
         pthread_cond_broadcast(&self.arrived)
         pthread_mutex_unlock(&self.mutex)
         return adopt_chain(&left)
@@ -370,6 +362,21 @@ cdef class BatchQueue:
         else:
             pthread_cond_wait(&self.arrived, &self.mutex)
         self.idle_runners -= 1
+
+    cdef void take_all(self, chain_t* left) noexcept nogil:
+        """Move every waiting ticket into ``left``."""
+        cdef group_t* group
+        cdef ticket_t* c
+        cdef int level
+        while self.groups != NULL:
+            group = self.groups
+            for level in range(group.n_levels):
+                while group.levels[level].head != NULL:
+                    c = group.levels[level].head
+                    self.unlink(c)
+                    c.state = RETURNED
+                    chain_append(left, c)
+            self.unlist_group(group)
 
     cdef void list_group(self, group_t* group) noexcept nogil:
         group.listed = True
@@ -437,7 +444,7 @@ cdef class BatchQueue:
                 following = c.next
                 if c.deadline_ns and c.deadline_ns <= now_ns:
                     self.unlink(c)
-                    c.state = EXPIRED
+                    c.state = RETURNED
                     chain_append(late, c)
                 c = following
         self.settle(group, group.deadline_ns)

@@ -10,7 +10,7 @@ cdef enum TicketState:
     QUEUED = 1
     TAKEN = 2
     CANCELLED = 3
-    EXPIRED = 4
+    RETURNED = 4
 
 cdef struct ticket_t:
     ticket_t* prev
@@ -63,4 +63,4 @@ cdef class Ticket:
 
 cdef void chain_append(chain_t* chain, ticket_t* ticket) noexcept nogil
 cdef void chain_remove(chain_t* chain, ticket_t* ticket) noexcept nogil
-cdef bint gather(group_t* group, ticket_t* first, int64_t rows, Arena arena) noexcept nogil
+cdef bint gather(const chain_t* chain, int64_t rows, Arena arena) noexcept nogil

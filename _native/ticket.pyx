@@ -148,12 +148,17 @@ cdef class Ticket:
         live -= 1
 
     cpdef void release(self):
-        """Let go of the input buffers; the ticket cannot be run any more. May be called twice."""
+        """Let go of the input buffers and the sink; the ticket cannot be run any more.
+
+        Without this a sink that knows its ticket would keep both alive until a garbage
+        collection. May be called twice.
+        """
         cdef int i
         for i in range(self.n_pins):
             PyBuffer_Release(&self.pins[i])
         self.n_pins = 0
         self.inputs = None
+        self.sink = None
 
     @property
     def rows(self):
@@ -198,11 +203,12 @@ cdef void chain_remove(chain_t* chain, ticket_t* ticket) noexcept nogil:
     ticket.prev = ticket.next = NULL
 
 
-cdef bint gather(group_t* group, ticket_t* first, int64_t rows, Arena arena) noexcept nogil:
-    """Copy the inputs of a chain of tickets into the arena, rows side by side.
+cdef bint gather(const chain_t* chain, int64_t rows, Arena arena) noexcept nogil:
+    """Copy the inputs of the tickets from head to tail into the arena, rows side by side.
 
     ``rows`` is the sum of the tickets' rows. False when memory ran out.
     """
+    cdef group_t* group = chain.head.group
     cdef int i
     cdef int64_t outer, inner, chunk, offset, at
     cdef ticket_t* ticket
@@ -216,11 +222,11 @@ cdef bint gather(group_t* group, ticket_t* first, int64_t rows, Arena arena) noe
         if base == NULL:
             return False
         if group.kind[i] == SHARED:
-            memcpy(base, first.sources[i], outer * inner)
+            memcpy(base, chain.head.sources[i], outer * inner)
             continue
         at = 0
-        ticket = first
-        while ticket != NULL:
+        ticket = chain.head
+        while True:
             chunk = ticket.rows * inner
             for offset in range(outer):
                 memcpy(
@@ -229,5 +235,7 @@ cdef bint gather(group_t* group, ticket_t* first, int64_t rows, Arena arena) noe
                     chunk,
                 )
             at += ticket.rows
+            if ticket == chain.tail:
+                break
             ticket = ticket.next
     return True

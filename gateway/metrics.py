@@ -51,6 +51,7 @@ class LaneStats(Protocol):
     output_ns: int
     total_ns: int
     failed_ns: int
+    last_inference_ms: int
 
     @property
     def rejected(self) -> Mapping[str, int]:

@@ -79,7 +79,11 @@ class InferInput:
     __slots__ = ("data", "datatype", "name", "shape")
 
     def __init__(
-        self, name: str, datatype: DataType, shape: tuple[int, ...], data: bytes | memoryview | Array
+        self,
+        name: str,
+        datatype: DataType,
+        shape: tuple[int, ...],
+        data: bytes | memoryview | Array,
     ) -> None:
         self.name = name
         self.datatype = datatype

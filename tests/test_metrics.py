@@ -21,6 +21,7 @@ class Counters:
     output_ns: int = 2_999
     total_ns: int = 7_000_000_000
     failed_ns: int = 0
+    last_inference_ms: int = 0
     rejected: dict[str, int] = field(default_factory=lambda: {"queue_full": 4})
     batch_sizes: dict[int, list[int]] = field(
         default_factory=lambda: {1: [1, 0, 0, 0], 20: [2, 0, 0, 0]}

@@ -57,8 +57,7 @@ class Pending:
             for index, classes in self._selection:
                 spec, array = specs[index], arrays[index]
                 if classes:
-                    array = classify(array, classes, spec.labels, loaded.signature.max_batch_size)
-                    outputs.append(InferOutput(spec.name, BYTES, array))
+                    outputs.append(InferOutput(spec.name, BYTES, classify(array, spec, classes)))
                 else:
                     outputs.append(InferOutput(spec.name, spec.datatype, array))
         self._answer(InferResponse(loaded.name, loaded.version, request.id, outputs))

@@ -55,9 +55,7 @@ class RouteTable:
         states = [known[version]] if version else list(known.values())
         states = [v for v in states if v.state not in (State.UNLOADED, State.NEW)]
         if not states:
-            return NoAvailableVersion(
-                f"model '{name}' has no available versions: none is loaded"
-            )
+            return NoAvailableVersion(f"model '{name}' has no available versions: none is loaded")
         told = ", ".join(
             f"version '{v.version}' is {v.state.value}" + (f" ({v.reason})" if v.reason else "")
             for v in states

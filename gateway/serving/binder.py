@@ -121,7 +121,7 @@ class InputBinder:
 
     def _bind(self, inputs: list[InferInput | None]) -> Bound:
         rows = -1
-        buffers = []
+        buffers: list[Any] = []
         for given, wanted in zip(inputs, self._expected, strict=True):
             if given is None:
                 buffers.append(None)

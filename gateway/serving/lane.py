@@ -279,9 +279,7 @@ class Lane:
                         self._fail(ticket, made)
                     else:
                         self._give(ticket, made)
-            self.stats.record(
-                batch, started_ns, ended_ns, self._clock(), failed < len(tickets)
-            )
+            self.stats.record(batch, started_ns, ended_ns, self._clock(), failed < len(tickets))
             if 0 < failed < len(tickets):
                 self.stats.requests_ok -= failed
                 self.stats.requests_failed += failed

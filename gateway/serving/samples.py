@@ -11,12 +11,11 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from gateway.errors import LoadError
+from gateway.serving.axes import Axes
 from gateway.serving.signature import TensorSpec
 from gateway.types import BF16, BOOL, BYTES, Array, DataType
 
 Feeds: TypeAlias = dict[str, Array]
-#: The batch axis of each input by name; ``None`` for an input that the whole batch shares.
-Axes: TypeAlias = Mapping[str, int | None]
 
 #: Names of scalar inputs that mean a sampling rate; audio models refuse nearly all other values.
 RATE_NAMES: Final = frozenset({"sr", "sample_rate", "sampling_rate", "samplerate"})
@@ -138,14 +137,12 @@ def _values(spec: TensorSpec, axis: int | None, recipe: Recipe, rng: np.random.G
     if spec.datatype.numpy.kind in "iu" and spec.datatype is not BF16:
         if name in RATE_NAMES and int(np.prod(shape)) == 1:
             return np.full(shape, SAMPLE_RATE, spec.datatype.numpy)
-        # A mask of ones is what such a model is mostly given; zeros may leave it nothing to look at.
+        # A mask is mostly ones in real requests; with zeros a model may have nothing to look at.
         low, high = (1, 2) if "mask" in name else (0, 8 if recipe.style == "spread" else 2)
         return rng.integers(low, high, shape).astype(spec.datatype.numpy)
     if spec.datatype is BYTES:
         words = _WORDS if recipe.style == "spread" else tuple("0123456789")
-        text = np.empty(shape, object)
-        text.flat = [words[index] for index in rng.integers(0, len(words), text.size)]
-        return text
+        return np.array(words, object)[rng.integers(0, len(words), shape)].reshape(shape)
     if spec.datatype is BOOL:
         return rng.integers(0, 2, shape).astype(np.bool_)
     floats = rng.standard_normal(shape) if recipe.style == "spread" else rng.random(shape)

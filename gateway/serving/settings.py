@@ -13,13 +13,18 @@ class TensorSettings:
     """Corrections to one tensor's description.
 
     Attributes:
-        batch_axis: the axis that holds the batch; ``-1`` says that the tensor is shared by the
-            whole batch; ``None`` leaves it to the graph.
+        batch_axis: the axis that holds the batch; ``-1`` says that an input is shared by the whole
+            batch; ``None`` leaves it to the graph. Of outputs, only ``probe = false`` needs it.
         labels: a class label for each index of the last axis, for the classification extension.
+        shape: the full shape of an input for which the graph has not even a rank, ``-1`` for any
+            size; from a ``config.pbtxt``, the shape that the graph's must agree with.
+        datatype: the protocol's type name that the graph's must agree with; ``""`` for any.
     """
 
     batch_axis: int | None = None
     labels: tuple[str, ...] = ()
+    shape: tuple[int, ...] | None = None
+    datatype: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +65,10 @@ class ModelSettings:
         inline: run on the event loop (``True``), on runner threads (``False``), or by measured
             latency (``None``).
         probe: whether the batch probe runs at load; without it a declared batch axis is believed.
-        warmup: a ``.npz`` beside the version, or in the model's directory, whose arrays (by input
-            name) are used as sample rows by the probe and the warm-up; ``None`` makes samples up.
+        warmup: a ``.npz`` whose arrays (by input name) are the sample rows of the probe and the
+            warm-up; a file of the same name beside a version's model goes before it. ``None``
+            makes samples up.
+        model_filename: the model file's name inside a version's directory.
         inputs, outputs: corrections by tensor name.
         source: the file that the settings came from, ``None`` for the defaults.
         ignored: fields of that file that are not honoured, as ``section.name``.
@@ -85,6 +92,7 @@ class ModelSettings:
     probe: bool = True
     warmup: Path | None = None
     version_policy: VersionPolicy = VersionPolicy()
+    model_filename: str = "model.onnx"
     inputs: dict[str, TensorSettings] = field(default_factory=dict)
     outputs: dict[str, TensorSettings] = field(default_factory=dict)
     source: Path | None = None

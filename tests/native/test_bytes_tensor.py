@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from gateway._native.bytes_tensor import DecodeError, decode_bytes_tensor, encode_bytes_tensor
 from hypothesis import given
 from hypothesis import strategies as st
+
+from gateway._native.bytes_tensor import DecodeError, decode_bytes_tensor, encode_bytes_tensor
 
 ELEMENTS = st.lists(st.binary(max_size=300), max_size=20)
 

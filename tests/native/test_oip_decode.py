@@ -5,11 +5,11 @@ import struct
 
 import numpy as np
 import pytest
-from gateway._native import oip
-from gateway._native.oip import DecodeError, decode_infer_request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway._native import oip
+from gateway._native.oip import DecodeError, decode_infer_request
 from gateway.protos import message
 
 ModelInferRequest = message("ModelInferRequest")

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from gateway._native.oip import encode_infer_response
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway._native.oip import encode_infer_response
 from gateway.protos import message
 
 ModelInferResponse = message("ModelInferResponse")

@@ -172,9 +172,7 @@ def _blame(error: Exception) -> GatewayError:
 
 def _declared_shape(spec: TensorSpec, rows: int) -> tuple[int, ...] | None:
     """The shape that the graph promises for ``rows`` rows; ``None`` where it promises none."""
-    shape = tuple(
-        rows if axis == spec.batch_axis else size for axis, size in enumerate(spec.shape)
-    )
+    shape = tuple(rows if axis == spec.batch_axis else size for axis, size in enumerate(spec.shape))
     return None if -1 in shape else shape
 
 
@@ -187,7 +185,8 @@ def _adopt(value: Any) -> Array:
         return np.empty(shape, dtype)
     memory: Any = (ctypes.c_char * nbytes).from_address(value.data_ptr())
     memory.owner = value
-    return np.frombuffer(memory, dtype).reshape(shape)
+    array: Array = np.frombuffer(memory, dtype).reshape(shape)
+    return array
 
 
 def _view(address: int, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
@@ -195,5 +194,6 @@ def _view(address: int, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
     count = prod(shape)
     if count == 0:
         return np.empty(shape, spec.datatype.numpy)
-    memory = (ctypes.c_char * (count * spec.datatype.itemsize)).from_address(address)
-    return np.frombuffer(memory, spec.datatype.numpy).reshape(shape)
+    memory: Any = (ctypes.c_char * (count * spec.datatype.itemsize)).from_address(address)
+    array: Array = np.frombuffer(memory, spec.datatype.numpy).reshape(shape)
+    return array

@@ -1,0 +1,292 @@
+"""The composition root: builds every part, wires them, starts, drains and stops.
+
+Shutting down, at the first SIGTERM or SIGINT: readiness goes false; after ``drain_delay_s`` new
+requests are refused and the listeners close; what is in flight gets ``grace_period_s`` to finish;
+then connections and models are closed and the exit code is 0. A second signal ends the process at
+once with the code 128 + its number, 143 for SIGTERM and 130 for SIGINT.
+"""
+
+import asyncio
+import logging
+import os
+import platform
+import re
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import uvloop
+
+from gateway import __version__
+from gateway._native.stats import LATENCY_BOUNDS_NS
+from gateway.config import Config
+from gateway.control.manager import Manager
+from gateway.control.service import ControlService
+from gateway.dispatch.dispatcher import Dispatcher
+from gateway.dispatch.route import RouteTable
+from gateway.errors import ConfigError, StartupError
+from gateway.front.grpc_service import GrpcFront
+from gateway.front.http_context import HttpLimits
+from gateway.front.http_server import HttpFront, MetricsFront
+from gateway.front.shared_memory import SharedMemoryRegions
+from gateway.logs import Logging
+from gateway.metrics import GatewayMetrics, ServerSample, VersionSample
+from gateway.serving.lifecycle import State
+from gateway.serving.onnx.session import runtime
+from gateway.serving.registry import Registry
+from gateway.setting_types import Port
+
+log = logging.getLogger(__name__)
+
+
+class Front(Protocol):
+    """A listener."""
+
+    @property
+    def port(self) -> int:
+        """The bound port, once started."""
+
+    async def start(self) -> None:
+        """Bind and listen."""
+
+    def stop_accepting(self) -> None:
+        """Take no new connections; those there are stay."""
+
+    async def close(self, grace_s: float) -> None:
+        """Close the connections, after ``grace_s`` seconds at the latest."""
+
+
+class Gateway:
+    """A whole server, made of a ``Config``; lives on one event loop."""
+
+    def __init__(self, config: Config, logs: Logging) -> None:
+        self._config = config
+        self._registry = Registry()
+        self.dispatcher = Dispatcher(RouteTable((), {}), max_inflight=config.max_inflight_requests)
+        self.manager = Manager(
+            config.models,
+            self._registry,
+            self._publish,
+            inline_threshold_ns=config.inline_threshold_us * 1000,
+            load_threads=config.load_threads,
+            strict_readiness=config.strict_readiness,
+        )
+        self.service = ControlService(self.manager, logs)
+        self.metrics = GatewayMetrics(
+            self._sample_server,
+            self._sample_versions,
+            states=[state.value for state in State],
+            latency_bounds_ns=LATENCY_BOUNDS_NS,
+            build={
+                "version": __version__,
+                "python": platform.python_version(),
+                "onnxruntime": runtime().__version__,
+            },
+        )
+        self._shared_memory = SharedMemoryRegions()
+        self._stop = asyncio.Event()
+        self._fronts: dict[str, Front] = {}
+
+    async def run(self) -> int:
+        """Serve until a signal comes; returns the exit code.
+
+        Raises:
+            StartupError: a port cannot be bound, or a model failed to load and ``exit_on_error`` is
+                set.
+        """
+        self._catch_signals()
+        await self._listen()
+        loading = asyncio.create_task(self._load())
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if loading.done():
+                loading.result()
+                await stopping
+        finally:
+            loading.cancel()
+            stopping.cancel()
+            await asyncio.gather(loading, stopping, return_exceptions=True)
+            await self._shut_down()
+        return 0
+
+    # -- starting -----------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        """Start every front; the models are loaded behind them, and readiness tells when."""
+        config = self._config
+        if config.http_port:
+            self._fronts["HTTP"] = HttpFront(
+                self.dispatcher,
+                self.service,
+                self._shared_memory,
+                host=config.host,
+                port=_bindable(config.http_port),
+                limits=HttpLimits(
+                    max_request_bytes=config.max_request_bytes,
+                    keep_alive_timeout_s=config.keepalive_timeout_s,
+                ),
+                metrics=self.metrics.exposition,
+                access_log=config.access_log,
+            )
+        if config.grpc_port:
+            self._fronts["gRPC"] = GrpcFront(
+                self.dispatcher,
+                self.service,
+                self._shared_memory,
+                host=config.host,
+                port=_bindable(config.grpc_port),
+                max_message_bytes=config.max_request_bytes,
+                access_log=config.access_log,
+            )
+        if config.metrics_port:
+            self._fronts["metrics"] = MetricsFront(
+                self.metrics.exposition, host=config.host, port=_bindable(config.metrics_port)
+            )
+        for name, front in self._fronts.items():
+            await front.start()
+            _announce(name, config.host, front.port)
+
+    async def _load(self) -> None:
+        config = self._config
+        started = time.monotonic()
+        explicit = config.model_control_mode == "explicit"
+        failures = await self.manager.start(config.load_models if explicit else None)
+        if failures and config.exit_on_error:
+            raise StartupError(
+                f"{len(failures)} models failed to load, and --exit-on-error is set:\n"
+                + "\n".join(f"  {failure}" for failure in failures)
+            )
+        names = self.service.model_names()
+        log.log(
+            logging.WARNING if failures or not names else logging.INFO,
+            "serving %d models after %.1f s%s%s",
+            len(names),
+            time.monotonic() - started,
+            f": {', '.join(names)}" if names else "",
+            f"; {len(failures)} failed to load, see above" if failures else "",
+        )
+        if not self.service.is_ready():
+            log.warning(
+                "the server is not ready, because not every model serves; "
+                "--no-strict-readiness makes it ready nevertheless"
+            )
+
+    def _publish(self, routes: RouteTable) -> None:
+        self.dispatcher.routes = routes
+
+    # -- stopping -----------------------------------------------------------------------------
+
+    def _catch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._stop.is_set():
+            log.warning("a second signal, %s: ending at once", number.name)
+            _leave(128 + number)
+        log.info("%s: shutting down; a second signal ends at once", number.name)
+        self.manager.refuse_readiness()
+        self._stop.set()
+
+    async def _shut_down(self) -> None:
+        config = self._config
+        self.manager.refuse_readiness()
+        if self._stop.is_set() and config.drain_delay_s:
+            log.info("not ready any more; serving for another %g s", config.drain_delay_s)
+            await asyncio.sleep(config.drain_delay_s)
+        # The listeners stay open meanwhile: who asks is told that the server is shutting down.
+        self.dispatcher.draining = True
+        deadline = time.monotonic() + config.grace_period_s
+        if self.dispatcher.inflight:
+            log.info(
+                "waiting up to %g s for %d requests in flight",
+                config.grace_period_s,
+                self.dispatcher.inflight,
+            )
+        while self.dispatcher.inflight and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        if cut := self.dispatcher.inflight:
+            log.warning("the grace period has passed; %d requests are cut off", cut)
+        for front in self._fronts.values():
+            front.stop_accepting()
+        rest_s = max(deadline - time.monotonic(), 0.0)
+        await asyncio.gather(*(front.close(rest_s) for front in self._fronts.values()))
+        if cut or self.manager.loading:
+            # A run or a load inside ONNX Runtime cannot be interrupted, and joining its thread
+            # would outlast the grace period.
+            log.info("stopped")
+            _leave(0)
+        await self.manager.close()
+        log.info("stopped")
+
+    # -- metrics ------------------------------------------------------------------------------
+
+    def _sample_server(self) -> ServerSample:
+        return ServerSample(
+            ready=self.service.is_ready(),
+            inflight=self.dispatcher.inflight,
+            rejected={_snake(k): v for k, v in self.dispatcher.refused.items()},
+        )
+
+    def _sample_versions(self) -> Iterator[VersionSample]:
+        for entry in self.manager.versions():
+            lane = entry.lane
+            yield VersionSample(
+                entry.name,
+                entry.version,
+                entry.state.value,
+                lane.waiting if lane else 0,
+                lane.stats if lane else None,
+            )
+
+
+def serve(config: Config, logs: Logging) -> int:
+    """Run a server on an event loop of its own until it is told to stop; its exit code.
+
+    Raises:
+        StartupError: it could not start.
+    """
+    missing = [path for path in config.models if not path.exists()]
+    if missing or not config.models:
+        raise ConfigError(_no_models(missing))
+    sys.setswitchinterval(config.switch_interval_us / 1e6)
+
+    async def run() -> int:
+        return await Gateway(config, logs).run()
+
+    return uvloop.run(run())
+
+
+def _no_models(missing: Sequence[object]) -> str:
+    if missing:
+        return f"there is no model repository at {', '.join(str(path) for path in missing)}"
+    return (
+        "no model repository is named: give a directory of models, as in "
+        "'onnx-gateway serve MODELS', or set ONNX_GATEWAY_MODELS"
+    )
+
+
+def _bindable(port: int) -> int:
+    """A configured port as the sockets know it: 0 binds any free one."""
+    return 0 if port == Port.ANY else port
+
+
+def _announce(name: str, host: str, port: int) -> None:
+    shown = f"[{host}]" if ":" in host else host
+    address = f"{shown}:{port}" if name == "gRPC" else f"http://{shown}:{port}"
+    log.info("%s on %s", name, address + ("/metrics" if name == "metrics" else ""))
+
+
+def _leave(code: int) -> None:
+    """End the process now, without waiting for its threads."""
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()

@@ -1,0 +1,115 @@
+"""The command ``onnx-gateway``.
+
+Exit codes: 0 for success, 1 where a model cannot be served or the start failed, 2 where the
+arguments or settings are wrong, 128 + n where a second signal n cut the shutdown short.
+"""
+
+import argparse
+import platform
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import Final
+
+from gateway import __version__
+from gateway.config import add_flags, load_config
+from gateway.errors import ConfigError, StartupError
+
+PROGRAM: Final = "onnx-gateway"
+
+_CHECK_SETTINGS: Final = ("models", "log_level", "log_format")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code and prints what went wrong on stderr."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 2
+    try:
+        code: int = options.command(options)
+    except ConfigError as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 2
+    except StartupError as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Serves ONNX models over the Open Inference Protocol, HTTP and gRPC.",
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    parser.set_defaults(command=None)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    serve = commands.add_parser(
+        "serve",
+        help="serve the models of a directory",
+        description="Serve the models of one or more directories until a signal comes. Every "
+        "setting is found, in this order, as its flag, in the environment under the name in "
+        "brackets, in the TOML file, in its default.",
+    )
+    add_flags(serve)
+    serve.set_defaults(command=_serve)
+    check = commands.add_parser(
+        "check",
+        help="say what would be served, and why not, without serving",
+        description="Load, probe and measure every model of one or more directories as serve "
+        "would, and tell what came out. Exit code 1 where a model cannot be served.",
+    )
+    add_flags(check, _CHECK_SETTINGS)
+    check.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    check.set_defaults(command=_check)
+    version = commands.add_parser("version", help="versions of the server and its parts")
+    version.set_defaults(command=_version)
+    return parser
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from gateway.logs import Logging
+
+    config = load_config(vars(options))
+    logs = Logging(config.log_level, config.log_format)
+    code: int = _load_part("gateway.app").serve(config, logs)
+    return code
+
+
+def _check(options: argparse.Namespace) -> int:
+    raise NotImplementedError
+
+
+def _version(_: argparse.Namespace) -> int:
+    print(f"{PROGRAM} {__version__}")
+    print(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}")
+    try:
+        runtime = _load_part("gateway.serving.onnx.session").runtime()
+    except StartupError as error:
+        print(error)
+        return 1
+    print(f"ONNX Runtime {runtime.__version__}: {', '.join(runtime.get_available_providers())}")
+    return 0
+
+
+def _load_part(name: str) -> ModuleType:
+    """Import a part that needs the compiled core.
+
+    Raises:
+        StartupError: the core was not compiled, or not for this Python.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        if not (error.name or "").startswith("gateway._native"):
+            raise
+        raise StartupError(
+            f"the compiled core is not there ({error}). An installed onnx-gateway brings it: "
+            f"'pip install onnx-gateway[cpu]'. In a source tree compile it with "
+            f"'{sys.executable} setup.py build_ext --inplace' (needs a C compiler and Cython)."
+        ) from None

@@ -1,0 +1,116 @@
+"""What all connections of one HTTP front share."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeAlias
+from urllib.parse import unquote_to_bytes
+
+import httptools
+
+from gateway.errors import MalformedRequest
+from gateway.front.http_heads import ResponseHeads
+from gateway.front.wire_json import InferenceCodec, SharedMemory
+from gateway.types import InferRequest, InferResponse, Reply
+
+#: Writes one line of the access log: client, method, path, status, response bytes, nanoseconds.
+AccessLog: TypeAlias = Callable[[str, str, str, int, int, int], None]
+
+_INFER: Final = re.compile(rb"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
+#: Request targets that are remembered.
+_MAX_TARGETS: Final = 1024
+
+
+class Pending(Protocol):
+    """A request that the dispatcher has accepted and not yet answered."""
+
+    def cancel(self) -> None:
+        """Drop the request; its reply is not called after this returns."""
+
+
+class Dispatcher(Protocol):
+    """Where inference requests go; ``gateway.dispatch`` has the real one."""
+
+    def submit(self, request: InferRequest, reply: Reply) -> Pending:
+        """Accept the request and call ``reply`` once, later; or raise ``GatewayError``."""
+
+    async def infer(self, request: InferRequest) -> InferResponse:
+        """Answer the request with arrays that are safe to keep; or raise ``GatewayError``."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """Bounds on what one client may make the HTTP front hold.
+
+    Attributes:
+        max_request_bytes: largest request body, before and after decompression.
+        max_header_bytes: largest request line and headers, where they come in several pieces.
+        max_pipelined: requests of one connection that are in flight at once; the connection is
+            not read while more are waiting.
+        keep_alive_timeout_s: how long a connection may be idle between requests.
+        read_timeout_s: how long a request's head may take, and how long its body may pause.
+    """
+
+    max_request_bytes: int = 64 * 1024 * 1024
+    max_header_bytes: int = 64 * 1024
+    max_pipelined: int = 16
+    keep_alive_timeout_s: float = 75.0
+    read_timeout_s: float = 60.0
+
+
+class HttpContext:
+    """The collaborators, limits and caches of one HTTP front; lives on the loop's thread.
+
+    Attributes:
+        draining: set once the front closes: every connection ends after its requests in flight.
+    """
+
+    __slots__ = (
+        "_targets", "access_log", "codec", "dispatcher", "draining", "heads", "limits", "loop",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        shared_memory: SharedMemory,
+        limits: HttpLimits,
+        loop: asyncio.AbstractEventLoop,
+        access_log: AccessLog | None,
+    ) -> None:
+        self.dispatcher = dispatcher
+        self.codec = InferenceCodec(shared_memory)
+        self.limits = limits
+        self.loop = loop
+        self.access_log = access_log
+        self.heads = ResponseHeads()
+        self.draining = False
+        self._targets: dict[bytes, tuple[str, str]] = {}
+
+    def inference_target(self, url: bytes) -> tuple[str, str] | None:
+        """Return the model and version (or ``""``) that an inference URL names.
+
+        ``None`` for any other URL. Raises ``MalformedRequest`` for what is no URL.
+        """
+        target = self._targets.get(url)
+        if target is not None:
+            return target
+        try:
+            path = httptools.parse_url(url).path
+        except httptools.HttpParserInvalidURLError:
+            path = None
+        if not path or not path.isascii():
+            raise MalformedRequest("the request target is not a URL path")
+        match = _INFER.fullmatch(path)
+        if match is None:
+            return None
+        try:
+            model, version = (unquote_to_bytes(part or b"").decode() for part in match.groups())
+        except UnicodeDecodeError:
+            raise MalformedRequest(
+                "the model's name in the URL is not percent-encoded UTF-8"
+            ) from None
+        if len(self._targets) >= _MAX_TARGETS:
+            self._targets.clear()
+        self._targets[url] = (model, version)
+        return model, version

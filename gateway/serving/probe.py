@@ -1,0 +1,433 @@
+"""The batch probe: proves by running which axis of each tensor holds the batch, if any does.
+
+A graph's dynamic dimension is a claim of its exporter. Real exports fail at one batch size, or
+change a row's result with its neighbours; such a model must be served one request at a time. The
+probe runs the same rows alone and together and believes only what comes out the same.
+
+Nothing here knows ONNX Runtime: the model is a callable.
+"""
+
+import logging
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeAlias
+
+from gateway.errors import GatewayError
+from gateway.serving.axes import Axes, guess_axes
+from gateway.serving.compare import batch_axes, difference
+from gateway.serving.samples import RECIPES, Feeds, make_rows, split_rows, stack
+from gateway.serving.settings import ModelSettings, TensorSettings
+from gateway.serving.signature import Signature, TensorSpec
+from gateway.types import Array
+
+log = logging.getLogger(__name__)
+
+#: Runs the model once: feeds by input name, names of outputs -> arrays in that order. Raises a
+#: ``GatewayError`` where the model refuses.
+Run: TypeAlias = Callable[[Feeds, list[str]], list[Array]]
+
+#: Different rows that are run alone; larger batches repeat them in another order.
+DISTINCT_ROWS: Final = 5
+#: Batch sizes of the proof, before the largest one.
+PROVEN_SIZES: Final = (2, 3, 4, 5)
+#: The largest batch size that is chosen where the settings name none.
+DEFAULT_CAP: Final = 32
+#: A larger batch must make a row at least this much cheaper to be worth its latency.
+WORTHWHILE: Final = 0.97
+#: What a batch costs the gateway beside the run itself; it speaks for larger batches.
+BATCH_OVERHEAD_NS: Final = 50_000
+#: No batch is grown to take longer than this where the settings give no latency objective.
+TOO_SLOW_NS: Final = 200_000_000
+#: Bytes of inputs that a trial batch may take; larger ones are not tried.
+MOST_BYTES: Final = 256 << 20
+
+
+class BatchRefusedError(Exception):
+    """The model cannot be batched under one guess; the message says why."""
+
+
+class BatchFailedError(BatchRefusedError):
+    """A batch did not run at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How long the probe may take, in seconds."""
+
+    proof_s: float = 15.0
+    measurement_s: float = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """What the probe found.
+
+    Attributes:
+        signature: with batch axes where the model proved them.
+        latency_ns: median time of one run by batch size, ascending; ``{1: ns}`` for a model served
+            one request at a time; empty where no sample could be run.
+        notes: why it is served one request at a time, or with a smaller batch than asked for.
+        rows, axes: the sample rows that the model accepted, for warming further sessions up.
+    """
+
+    signature: Signature
+    latency_ns: dict[int, int]
+    notes: tuple[str, ...]
+    rows: tuple[Feeds, ...] = ()
+    axes: Axes = field(default_factory=dict)
+
+    def feed(self, size: int) -> Feeds:
+        """Sample inputs for a batch of ``size`` rows; there must be ``rows``."""
+        return stack([self.rows[index % len(self.rows)] for index in range(size)], self.axes)
+
+
+@dataclass(slots=True)
+class _Sample:
+    """Rows that the model accepted one by one, and what it made of each."""
+
+    axes: Axes
+    rows: list[Feeds]
+    alone: list[list[Array]]
+    #: Whether no dimension but the batch can vary, so that other shapes than these cannot occur.
+    fixed: bool
+
+
+class _Probe:
+    """One probe of one model; see ``probe``."""
+
+    def __init__(
+        self,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        run: Run,
+        settings: ModelSettings,
+        arrays: Mapping[str, Array] | None,
+        coarse: bool,
+        budget: Budget,
+    ) -> None:
+        # A default of fixed shape stays what it is; one that may grow must be seen growing.
+        self.fed = [spec for spec in inputs if not spec.optional or -1 in spec.shape]
+        self.outputs = outputs
+        self.names = [spec.name for spec in outputs]
+        self.run_model = run
+        self.settings = settings
+        self.arrays = arrays
+        self.coarse = coarse
+        self.budget = budget
+        self.deadline = time.monotonic() + budget.proof_s
+        self.last_refusal = ""
+
+    def run(self, feeds: Feeds) -> list[Array]:
+        return self.run_model(feeds, self.names)
+
+    def find_sample(self, axes: Axes, count: int) -> _Sample | None:
+        """Rows that the model runs one by one, or ``None`` where it refuses all that we know."""
+        if self.arrays is not None:
+            return self._try(axes, split_rows(self.arrays, self.fed, axes, count))
+        tried: set[tuple[str, tuple[tuple[int, ...], ...]]] = set()
+        for recipe in RECIPES:
+            rows = make_rows(self.fed, axes, recipe, count)
+            key = (recipe.style, tuple(array.shape for array in rows[0].values()))
+            if key in tried or sum(array.nbytes for array in rows[0].values()) > MOST_BYTES:
+                continue
+            tried.add(key)
+            sample = self._try(axes, rows)
+            if sample is not None or time.monotonic() > self.deadline:
+                return sample
+        return None
+
+    def _try(self, axes: Axes, rows: list[Feeds]) -> _Sample | None:
+        try:
+            alone = [self.run(row) for row in rows]
+        except GatewayError as error:
+            self.last_refusal = _first_line(error)
+            return None
+        fixed = all(
+            size >= 0 or axis == axes[spec.name]
+            for spec in self.fed
+            for axis, size in enumerate(spec.shape)
+        )
+        return _Sample(axes, rows, alone, fixed)
+
+    def prove(self, sample: _Sample) -> Axes:
+        """The batch axis of each output.
+
+        Raises:
+            BatchRefusedError: rows run together are not the rows run alone.
+        """
+        again = self.run(sample.rows[0])
+        for spec, first, second in zip(self.outputs, sample.alone[0], again, strict=True):
+            if first.shape != second.shape or difference(first, second, spec.datatype, self.coarse):
+                raise BatchRefusedError(
+                    f"output {spec.name!r} differs between two runs of the same row, so nothing"
+                    " can show that rows are independent"
+                )
+        largest = self.settings.max_batch_size or DEFAULT_CAP
+        axes: Axes | None = None
+        for size in [n for n in PROVEN_SIZES if n <= max(2, largest)]:
+            if axes is not None and time.monotonic() > self.deadline:
+                raise BatchRefusedError(
+                    f"the probe ran out of time ({self.budget.proof_s:g} s) at batch size {size};"
+                    " `probe = false` believes the graph without it"
+                )
+            axes = self.expect(sample, size, axes)
+        return axes or {}
+
+    def expect(self, sample: _Sample, size: int, axes: Axes | None) -> Axes:
+        """``check``, which must also give the same axes as the batch sizes before."""
+        found = self.check(sample, size)
+        if axes is not None and found != axes:
+            name = next(name for name, axis in found.items() if axis != axes[name])
+            raise BatchRefusedError(
+                f"output {name!r} has its rows on axis {found[name]} at batch size {size},"
+                f" and on {axes[name]} at smaller ones"
+            )
+        return found
+
+    def check(self, sample: _Sample, size: int) -> Axes:
+        """Run ``size`` rows together, compare them with the rows alone; gives the outputs' axes."""
+        count = len(sample.rows)
+        order = [(index + size) % count for index in range(size)]
+        try:
+            together = self.run(stack([sample.rows[index] for index in order], sample.axes))
+        except GatewayError as error:
+            raise BatchFailedError(f"a batch of {size} fails: {_first_line(error)}") from error
+        found: Axes = {}
+        for position, (spec, result) in enumerate(zip(self.outputs, together, strict=True)):
+            alone = [sample.alone[index][position] for index in order]
+            found[spec.name] = self._compare(spec, alone, result)
+        return found
+
+    def _compare(self, spec: TensorSpec, alone: list[Array], together: Array) -> int:
+        """The axis on which ``together`` is ``alone`` stacked."""
+        size = len(alone)
+        shapes = {array.shape for array in alone}
+        if len(shapes) != 1:
+            raise BatchRefusedError(
+                f"the shape of output {spec.name!r} depends on the row's values"
+            )
+        shape = shapes.pop()
+        axes = batch_axes(shape, together.shape, size)
+        if not axes:
+            raise BatchRefusedError(
+                f"output {spec.name!r} is {list(shape)} for one row and {list(together.shape)}"
+                f" for {size}: no axis grows with the batch, so rows cannot be told apart"
+            )
+        (axis,) = axes
+        for row, expected in enumerate(alone):
+            wrong = difference(expected, together.take([row], axis), spec.datatype, self.coarse)
+            if wrong:
+                raise BatchRefusedError(
+                    f"at batch size {size} a row of output {spec.name!r} {wrong} from the same"
+                    " row run alone: its result depends on its neighbours"
+                )
+        return axis
+
+    def measure(self, sample: _Sample, axes: Axes) -> tuple[dict[int, int], str]:
+        """Median time by batch size up to the one that is worth it, and a note or ``""``.
+
+        Raises:
+            BatchRefusedError: a larger batch than those of the proof gives other results.
+        """
+        largest = self.settings.max_batch_size or DEFAULT_CAP
+        chosen = self.settings.max_batch_size is not None
+        sizes = [2**power for power in range(largest.bit_length()) if 2**power < largest]
+        sizes.append(largest)
+        row_bytes = sum(array.nbytes for array in sample.rows[0].values())
+        end = time.monotonic() + self.budget.measurement_s
+        objective_ns = int(self.settings.latency_objective_ms * 1e6)
+        too_slow = min(TOO_SLOW_NS, objective_ns or TOO_SLOW_NS)
+        latency: dict[int, int] = {}
+        best, best_row_ns, misses = 1, float("inf"), 0
+        for size in sizes:
+            if size > 1 and (time.monotonic() > end or size * row_bytes > MOST_BYTES):
+                break
+            if size > 1 and self.settings.probe:
+                try:
+                    self.expect(sample, size, axes)
+                except BatchFailedError as error:
+                    if chosen or size <= PROVEN_SIZES[-1]:
+                        raise
+                    return latency, str(error)
+            least, median = self._time(sample, size)
+            if not chosen and size > 1 and least > too_slow:
+                break
+            latency[size] = median
+            row_ns = (least + BATCH_OVERHEAD_NS) / size
+            misses = 0 if row_ns < best_row_ns * WORTHWHILE else misses + 1
+            if misses == 0:
+                best, best_row_ns = size, row_ns
+            elif misses == 2 and not chosen:
+                break
+        if chosen:
+            tried = max(latency)
+            note = "" if tried == largest else f"batches above {tried} were not tried at load"
+            return latency, note
+        return {size: ns for size, ns in latency.items() if size <= best}, ""
+
+    def _time(self, sample: _Sample, size: int) -> tuple[int, int]:
+        """The least and the median time of a few runs, in nanoseconds; the first is not counted."""
+        count = len(sample.rows)
+        feeds = stack([sample.rows[index % count] for index in range(size)], sample.axes)
+        self.run(feeds)
+        times: list[int] = []
+        end = time.monotonic() + self.budget.measurement_s / 15
+        while len(times) < 7 and (not times or time.monotonic() < end):
+            start = time.perf_counter_ns()
+            self.run(feeds)
+            times.append(time.perf_counter_ns() - start)
+        return min(times), int(statistics.median(times))
+
+
+def probe(
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    run: Run,
+    settings: ModelSettings,
+    *,
+    arrays: Mapping[str, Array] | None = None,
+    unshaped: frozenset[str] = frozenset(),
+    coarse: bool = False,
+    budget: Budget | None = None,
+) -> ProbeResult:
+    """Find out how a model may be batched, and how long its batches take. Blocks for seconds.
+
+    Args:
+        inputs, outputs: as the graph declares them, without batch axes.
+        run: runs the model.
+        settings: what the user wants: ``max_batch_size``, ``probe``, axes by tensor.
+        arrays: the user's sample rows by input name; ``None`` makes samples up.
+        unshaped: outputs of which the graph does not tell the rank.
+        coarse: whether the device rounds FP32 more than FP32 does (TF32).
+        budget: how long it may take.
+
+    Raises:
+        LoadError: the settings or ``arrays`` do not fit the inputs.
+    """
+    work = _Probe(inputs, outputs, run, settings, arrays, coarse, budget or Budget())
+    wanted = settings.max_batch_size
+    guesses = [] if wanted == 0 else guess_axes(work.fed, settings.inputs)
+    reasons: list[str] = []
+    sample: _Sample | None = None
+    for axes in guesses:
+        if reasons and time.monotonic() > work.deadline:
+            break
+        tried = work.find_sample(axes, DISTINCT_ROWS)
+        sample = sample or tried
+        latency: dict[int, int] = {}
+        note = ""
+        try:
+            if not settings.probe:
+                found = _declared(work, axes)
+            elif tried is None:
+                raise BatchRefusedError(_no_sample(work))
+            else:
+                found = work.prove(tried)
+            if tried is not None:
+                latency, note = work.measure(tried, found)
+        except BatchRefusedError as refusal:
+            reasons.append(str(refusal))
+            continue
+        largest = wanted or max(latency, default=DEFAULT_CAP)
+        signature = Signature(
+            tuple(_with_axis(spec, axes.get(spec.name)) for spec in inputs),
+            tuple(_with_axis(spec, found[spec.name]) for spec in _observed(work, tried, unshaped)),
+            largest,
+        )
+        rows = () if tried is None else tuple(tried.rows)
+        return ProbeResult(signature, latency, (note,) if note else (), rows, axes)
+    return _unbatched(work, inputs, sample, reasons, unshaped)
+
+
+def _unbatched(
+    work: _Probe,
+    inputs: Sequence[TensorSpec],
+    sample: _Sample | None,
+    reasons: list[str],
+    unshaped: frozenset[str],
+) -> ProbeResult:
+    """The model as it is served where no guess held, or there was none."""
+    notes: tuple[str, ...] = ()
+    if reasons:
+        notes = (f"served one request at a time: {reasons[0]}",)
+    elif work.settings.max_batch_size:
+        notes = (
+            f"served one request at a time: max_batch_size is {work.settings.max_batch_size}, but"
+            " no input has a dynamic dimension",
+        )
+    else:
+        log.debug("no input has a dynamic dimension, or max_batch_size is 0: not batched")
+    if sample is None:
+        sample = work.find_sample({spec.name: None for spec in work.fed}, 1)
+    if sample is None and not reasons:
+        notes = (*notes, f"not warmed up: {_no_sample(work)}")
+    return ProbeResult(
+        Signature(tuple(inputs), _observed(work, sample, unshaped), 0),
+        {} if sample is None else {1: work._time(sample, 1)[1]},
+        notes,
+        () if sample is None else tuple(sample.rows),
+        {} if sample is None else sample.axes,
+    )
+
+
+def _no_sample(work: _Probe) -> str:
+    origin = "made-up inputs" if work.arrays is None else "the inputs of the warm-up file"
+    mend = (
+        "give sample rows in a .npz file that the setting `warmup` names"
+        if work.arrays is None
+        else "mend that file"
+    )
+    return f"the model refuses {origin} ({work.last_refusal}); {mend}"
+
+
+def _declared(work: _Probe, axes: Axes) -> Axes:
+    """The outputs' batch axes as the settings or the graph have them, for ``probe = false``."""
+    symbols = {
+        spec.symbols[axis] for spec in work.fed if (axis := axes[spec.name]) is not None
+    } - {""}
+    found: Axes = {}
+    for spec in work.outputs:
+        stated = work.settings.outputs.get(spec.name, TensorSettings()).batch_axis
+        dynamic = [axis for axis, size in enumerate(spec.shape) if size < 0]
+        named = [axis for axis in dynamic if spec.symbols[axis] in symbols]
+        if stated is None and not dynamic:
+            raise BatchRefusedError(f"output {spec.name!r} has no dynamic dimension")
+        found[spec.name] = (named or dynamic)[0] if stated is None else stated
+    return found
+
+
+def _with_axis(spec: TensorSpec, axis: int | None) -> TensorSpec:
+    if axis is None:
+        return spec
+    shape = (*spec.shape[:axis], -1, *spec.shape[axis + 1 :])
+    return replace(spec, shape=shape, batch_axis=axis)
+
+
+def _observed(
+    work: _Probe, sample: _Sample | None, unshaped: frozenset[str]
+) -> tuple[TensorSpec, ...]:
+    """The outputs' descriptions, mended where they contradict what the model gave."""
+    if sample is None:
+        return tuple(work.outputs)
+    return tuple(
+        _mended(spec, result.shape, sample.fixed, spec.name in unshaped)
+        for spec, result in zip(work.outputs, sample.alone[0], strict=True)
+    )
+
+
+def _mended(spec: TensorSpec, seen: tuple[int, ...], fixed: bool, unshaped: bool) -> TensorSpec:
+    if unshaped or len(seen) != len(spec.shape):
+        # One sample cannot tell which dimensions vary, unless no input's does.
+        shape = seen if fixed else (-1,) * len(seen)
+        return replace(spec, shape=shape, symbols=("",) * len(seen))
+    shape = tuple(
+        declared if declared in (-1, size) else -1
+        for declared, size in zip(spec.shape, seen, strict=True)
+    )
+    return replace(spec, shape=shape)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,62 @@
+"""The two reference models, made from a seed: one costs nothing to run, one is bound by memory."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+#: Layer widths of each model. tiny: a run costs microseconds, so the server's own cost is what is
+#: seen. heavy: 100 MB of weights are read once a run, so batching is what is seen.
+LAYERS = {"tiny": (30, 64, 32, 2), "heavy": (1024, 4096, 4096, 1000)}
+
+INPUT, OUTPUT = "input", "output"
+
+
+def mlp(name: str, widths: Sequence[int]) -> onnx.ModelProto:
+    """A multi-layer perceptron ``[batch, widths[0]] -> [batch, widths[-1]]`` with ReLU between."""
+    rng = np.random.default_rng(0)
+    nodes, weights = [], []
+    last = INPUT
+    for layer, (given, made) in enumerate(itertools.pairwise(widths)):
+        final = layer == len(widths) - 2
+        matrix = rng.normal(0, given**-0.5, (given, made)).astype(np.float32)
+        bias = rng.normal(0, 0.1, made).astype(np.float32)
+        weights += [
+            numpy_helper.from_array(matrix, f"w{layer}"),
+            numpy_helper.from_array(bias, f"b{layer}"),
+        ]
+        summed = OUTPUT if final else f"sum{layer}"
+        nodes.append(helper.make_node("Gemm", [last, f"w{layer}", f"b{layer}"], [summed]))
+        last = f"relu{layer}"
+        if not final:
+            nodes.append(helper.make_node("Relu", [summed], [last]))
+    graph = helper.make_graph(
+        nodes,
+        name,
+        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", widths[0]])],
+        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", widths[-1]])],
+        weights,
+    )
+    # IR 10 is read by every supported ONNX Runtime.
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+
+
+def build(repository: Path) -> None:
+    """Write both models into ``repository`` in Triton's layout, unless they are there."""
+    for name, widths in LAYERS.items():
+        path = repository / name / "1" / "model.onnx"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_suffix(".part")
+            onnx.save(mlp(name, widths), unfinished)
+            unfinished.rename(path)
+
+
+def row(name: str) -> npt.NDArray[np.float32]:
+    """The one input row that every request carries: ``float32 [1, widths[0]]``."""
+    rng = np.random.default_rng(1)
+    return rng.normal(0, 1, (1, LAYERS[name][0])).astype(np.float32)

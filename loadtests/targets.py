@@ -1,0 +1,130 @@
+"""The servers under test: the gateway, and the bare servers beside it."""
+
+import contextlib
+import http.client
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+
+from examples.gateway import free_ports
+from loadtests import payloads, runtime
+from loadtests.models import INPUT, row
+from loadtests.process import Server, listens, running
+
+SERVER_CORE, LOAD_CORE = 0, 1
+
+
+class WrongAnswer(Exception):
+    """A server's answer is not ONNX Runtime's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A running gateway: its process, its ports, and how long it took to be ready."""
+
+    server: Server
+    http_port: int
+    grpc_port: int
+    start_s: float
+
+    def statistics(self, model: str) -> dict[str, Any]:
+        """The protocol's statistics of the one loaded version of ``model``."""
+        body, _ = _get(self.http_port, f"/v2/models/{model}/stats")
+        first: dict[str, Any] = json.loads(body)["model_stats"][0]
+        return first
+
+    def verify(self, models: Path, model: str) -> None:
+        """Compare one answer of each protocol with ONNX Runtime in process.
+
+        Raises:
+            WrongAnswer: they differ by more than rounding.
+        """
+        session = runtime.session(str(models / model / "1" / "model.onnx"))
+        expected = session.run(None, {INPUT: row(model)})[0]
+        answers = {
+            "HTTP binary": self._ask_binary(model),
+            "HTTP JSON": self._ask_json(model),
+            "gRPC": self._ask_grpc(model),
+        }
+        for protocol, answer in answers.items():
+            if answer.shape != expected.shape or not np.allclose(answer, expected, 1e-4, 1e-5):
+                raise WrongAnswer(f"{model} over {protocol} answers {answer}, not {expected}")
+
+    def _ask_binary(self, model: str) -> payloads.Answer:
+        body, headers = _post(self.http_port, payloads.http_binary(model))
+        return payloads.read_binary(body, int(headers["Inference-Header-Content-Length"]))
+
+    def _ask_json(self, model: str) -> payloads.Answer:
+        return payloads.read_json(_post(self.http_port, payloads.http_json(model))[0])
+
+    def _ask_grpc(self, model: str) -> payloads.Answer:
+        message = payloads.grpc_raw(model).body[5:]
+        with grpc.insecure_channel(f"127.0.0.1:{self.grpc_port}") as channel:
+            ask = channel.unary_unary(payloads.GRPC_PATH, None, None)
+            return payloads.read_grpc(ask(message, timeout=10))
+
+
+@contextlib.contextmanager
+def gateway(models: Path, only: str) -> Iterator[Gateway]:
+    """The gateway on the server's core, serving the model ``only`` of ``models``."""
+    http_port, grpc_port = free_ports(2)
+    command = [
+        sys.executable, "-m", "gateway", "serve", str(models),
+        "--model-control-mode", "explicit", "--load-model", only,
+        "--http-port", str(http_port), "--grpc-port", str(grpc_port), "--metrics-port", "0",
+    ]  # fmt: skip
+    with _log() as log, running(command, SERVER_CORE, log) as server:
+        start_s = server.wait_until(lambda: _is_ready(http_port))
+        yield Gateway(server, http_port, grpc_port, start_s)
+
+
+@contextlib.contextmanager
+def echo(kind: str) -> Iterator[tuple[Server, int]]:
+    """A bare server of ``loadtests.echo`` on the server's core, and its port."""
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "loadtests.echo", kind, str(port)]
+    with _log() as log, running(command, SERVER_CORE, log) as server:
+        server.wait_until(lambda: listens(port))
+        yield server, port
+
+
+@contextlib.contextmanager
+def _log() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as directory:
+        yield Path(directory) / "server.log"
+
+
+def _is_ready(port: int) -> bool:
+    try:
+        _get(port, "/v2/health/ready")
+    except (OSError, http.client.HTTPException, WrongAnswer):
+        return False
+    return True
+
+
+def _get(port: int, path: str) -> tuple[bytes, http.client.HTTPMessage]:
+    return _request(port, "GET", path, b"", {})
+
+
+def _post(port: int, payload: payloads.Payload) -> tuple[bytes, http.client.HTTPMessage]:
+    return _request(port, "POST", payload.path, payload.body, payload.headers)
+
+
+def _request(
+    port: int, method: str, path: str, body: bytes, headers: dict[str, str]
+) -> tuple[bytes, http.client.HTTPMessage]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    with contextlib.closing(connection):
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        content = response.read()
+        if response.status != 200:
+            raise WrongAnswer(f"{path} answered {response.status}: {content[:200]!r}")
+        return content, response.headers

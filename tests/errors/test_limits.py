@@ -1,0 +1,66 @@
+"""The server's own limits: their errors name the limit and the option that raises it."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.fronts import FRONTS, Front, HttpBinary, RefusedError, Request, Tensor, sample
+from tests.repository import ModelDirectory, rows, rows_of
+from tests.server import GatewayProcess
+
+LIMIT = 4096
+X = sample("FP32", (2, 4))
+RIGHT = Request("rows", (Tensor.of("x", X),))
+
+
+@pytest.fixture(scope="module")
+def small_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    path = tmp_path_factory.mktemp("models")
+    ModelDirectory(path).add("rows", rows)
+    with GatewayProcess(path, "--max-request-bytes", str(LIMIT)) as process:
+        yield process
+
+
+@pytest.fixture(params=FRONTS, ids=lambda front: front.name)
+def front(request: pytest.FixtureRequest, small_gateway: GatewayProcess) -> Iterator[Front]:
+    adapter = request.param(small_gateway)
+    yield adapter
+    adapter.close()
+
+
+def test_request_over_the_limit(front: Front, small_gateway: GatewayProcess) -> None:
+    x = Tensor.of("x", sample("FP32", (LIMIT // 8, 4)))
+    with pytest.raises(RefusedError) as caught:
+        front.infer(replace(RIGHT, inputs=(x,)))
+    assert caught.value.code == "RESOURCE_EXHAUSTED", caught.value
+    assert str(LIMIT) in caught.value.message
+    after = type(front)(small_gateway)
+    np.testing.assert_array_equal(after.infer(RIGHT)["y"], rows_of(X))
+    after.close()
+
+
+def test_http_names_the_option_that_raises_the_limit(small_gateway: GatewayProcess) -> None:
+    status, _, body = small_gateway.request("POST", "/v2/models/rows/infer", b" " * (LIMIT + 1))
+    assert status == 413
+    assert "max-request-bytes" in json.loads(body)["error"].replace("_", "-")
+
+
+def test_small_body_that_inflates_over_the_limit(small_gateway: GatewayProcess) -> None:
+    bomb = gzip.compress(b" " * 50_000_000)
+    status, _, body = small_gateway.request(
+        "POST", "/v2/models/rows/infer", bomb[: LIMIT - 1], {"Content-Encoding": "gzip"}
+    )
+    assert status == 413, body
+    assert str(LIMIT) in json.loads(body)["error"]
+
+
+def test_chunked_body_over_the_limit(small_gateway: GatewayProcess) -> None:
+    front = HttpBinary(small_gateway)
+    chunks = (b" " * 1000 for _ in range(100))
+    status, _, body = front.post("/v2/models/rows/infer", chunks, {})
+    assert status == 413, body
+    front.close()
