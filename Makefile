@@ -47,7 +47,7 @@ check: $(NATIVE) ## ruff, mypy --strict, Cython warnings as errors, import layer
 	@ln -s $(CURDIR)/gateway/* $(CURDIR)/_native $(STUBS)/gateway/
 	@cd $(STUBS) && $(CURDIR)/$(PY) -m mypy --config-file $(CURDIR)/pyproject.toml \
 		--cache-dir $(CURDIR)/.mypy_cache
-	@$(PY) -m pytest -q tests/test_layers.py
+	@$(PY) -m pytest -q tests/test_import_layers.py
 
 bench: $(NATIVE) ## server CPU per request beside the bare ceilings (wants wrk and nghttp2-client)
 	@$(PY) -m loadtests.bench
