@@ -5,8 +5,6 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 MODELS := .demo/models
-# The package as it is installed, gateway/_native included: where mypy finds the core's stubs.
-STUBS := build/stubs
 
 MADE := $(VENV)/.made
 INSTALLED := $(VENV)/.installed
@@ -43,10 +41,7 @@ check: $(NATIVE) ## ruff, mypy --strict, Cython warnings as errors, import layer
 	@$(PY) -m ruff check
 	@$(PY) -m ruff format --check
 	@ONNX_GATEWAY_WERROR=1 $(PY) setup.py --quiet build_ext --inplace
-	@rm -rf $(STUBS) && mkdir -p $(STUBS)/gateway
-	@ln -s $(CURDIR)/gateway/* $(CURDIR)/_native $(STUBS)/gateway/
-	@cd $(STUBS) && $(CURDIR)/$(PY) -m mypy --config-file $(CURDIR)/pyproject.toml \
-		--cache-dir $(CURDIR)/.mypy_cache
+	@$(PY) -m mypy
 	@$(PY) -m pytest -q tests/test_import_layers.py
 
 bench: $(NATIVE) ## server CPU per request beside the bare ceilings (wants wrk and nghttp2-client)
@@ -56,7 +51,7 @@ memory: $(NATIVE) ## resident memory before and after 100,000 requests
 	@$(PY) -m loadtests.memory
 
 conformance: $(NATIVE) ## every node test and topology of the onnx package, over the wire
-	@$(PY) -m pytest -m "slow or not slow" tests/conformance
+	@$(PY) -m tests.conformance --report build/conformance.md
 
 build: $(NATIVE) ## a wheel in dist/
 	@$(PY) -m pip wheel --quiet --no-deps --wheel-dir dist .
@@ -64,7 +59,7 @@ build: $(NATIVE) ## a wheel in dist/
 
 clean: ## remove everything that make has made
 	@rm -rf $(VENV) .demo .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache \
-		.hypothesis _native/*.so
+		.hypothesis _native/*.so gateway/_native gateway/protos.binpb
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(MADE): .ci/preflight.py

@@ -1,105 +1,236 @@
-"""A dispatcher over numpy functions: real requests and real answers, no batching, no model files.
+"""What the gRPC front needs behind it, in process: numpy functions in place of models.
 
-It keeps the dispatcher's contract: ``reply`` is called once, on the loop's thread, after
-``submit`` has returned, and never after ``cancel``. A request to a *held* model waits until the
-test releases it, so that a test decides when and in which order answers come.
+The dispatcher keeps the contract of the real one: a refusal is raised by ``submit``, an answer
+comes later and once, never after ``cancel``, and its arrays are overwritten when ``reply`` returns.
 """
 
 import asyncio
-from collections.abc import Callable
+import mmap
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from gateway.errors import GatewayError, ModelNotFound
-from gateway.types import (
-    DATATYPES,
-    Array,
-    DataType,
-    InferOutput,
-    InferRequest,
-    InferResponse,
-    Reply,
+from gateway.errors import (
+    GatewayError,
+    InferenceFailed,
+    InvalidRequest,
+    InvalidTensor,
+    ModelNotFound,
+    NotFound,
 )
+from gateway.types import BYTES, DATATYPES, Array, InferOutput, InferRequest, InferResponse, Reply
 
-Function = Callable[[dict[str, Array]], dict[str, tuple[DataType, Array]]]
-
-
-def echo(inputs: dict[str, Array], datatypes: dict[str, DataType]) -> list[InferOutput]:
-    return [InferOutput(name, datatypes[name], array) for name, array in inputs.items()]
+Model = Callable[[list[Array]], list[tuple[str, str, Array]]]
 
 
-class Ticket:
-    def __init__(self, request: InferRequest, reply: Reply) -> None:
+def negate(arrays: list[Array]) -> list[tuple[str, str, Array]]:
+    return [("negated", "FP32", -arrays[0])]
+
+
+def echo(arrays: list[Array]) -> list[tuple[str, str, Array]]:
+    names = {
+        datatype.numpy: datatype.name for datatype in DATATYPES.values() if datatype.name != "BF16"
+    }
+    return [(f"output{i}", names[array.dtype], array) for i, array in enumerate(arrays)]
+
+
+def fail(arrays: list[Array]) -> list[tuple[str, str, Array]]:
+    raise InferenceFailed("the model divided by zero")
+
+
+class NumpyPending:
+    def __init__(self, dispatcher: "NumpyDispatcher", request: InferRequest, reply: Reply) -> None:
+        self.dispatcher = dispatcher
         self.request = request
         self.reply = reply
         self.cancelled = False
-        self.answered = False
 
     def cancel(self) -> None:
-        self.cancelled = True
+        if self in self.dispatcher.waiting:
+            self.dispatcher.waiting.remove(self)
+            self.cancelled = True
+            self.dispatcher.cancelled.append(self.request.id)
+
+    def answer(self) -> None:
+        if self not in self.dispatcher.waiting:
+            return
+        self.dispatcher.waiting.remove(self)
+        self.reply(self._run())
+
+    def _run(self) -> InferResponse | GatewayError:
+        arrays = [tensor.array() for tensor in self.request.inputs]
+        try:
+            results = self.dispatcher.models[self.request.model](arrays)
+        except GatewayError as error:
+            return error
+        wanted = self.request.outputs
+        outputs = [
+            InferOutput(name, DATATYPES[datatype], np.ascontiguousarray(array).reshape(array.shape))
+            for name, datatype, array in results
+            if wanted is None or name in [output.name for output in wanted]
+        ]
+        return InferResponse(self.request.model, "1", self.request.id, outputs)
 
 
 class NumpyDispatcher:
-    """Serves the model ``echo``, which gives its inputs back under their names; ``held`` likewise.
-
-    ``fail`` raises its string input as an error by the class named there.
-    """
+    """Serves ``models``. While ``held`` is set, requests wait until ``answer`` picks them."""
 
     def __init__(self) -> None:
-        self.submitted: list[Ticket] = []
-        self.refusal: GatewayError | None = None
-        self.outputs: dict[str, tuple[str, Array]] = {}
-        self._due: list[Ticket] = []
+        self.models: dict[str, Model] = {"negate": negate, "echo": echo, "fail": fail}
+        self.held = False
+        self.waiting: list[NumpyPending] = []
+        self.cancelled: list[str] = []
+        self.requests: list[InferRequest] = []
 
-    @property
-    def inflight(self) -> int:
-        return sum(not ticket.answered and not ticket.cancelled for ticket in self.submitted)
+    def submit(self, request: InferRequest, reply: Reply) -> NumpyPending:
+        if request.model not in self.models:
+            raise ModelNotFound(f'unknown model "{request.model}"')
+        for tensor in request.inputs:
+            if tensor.datatype is not BYTES:
+                expected = tensor.datatype.itemsize * int(np.prod(tensor.shape))
+                if len(tensor.data) != expected:
+                    raise InvalidTensor(
+                        f'input "{tensor.name}" has {len(tensor.data)} bytes, not {expected}'
+                    )
+        self.requests.append(request)
+        pending = NumpyPending(self, request, reply)
+        self.waiting.append(pending)
+        if not self.held:
+            asyncio.get_running_loop().call_soon(pending.answer)
+        return pending
 
-    def submit(self, request: InferRequest, reply: Reply) -> Ticket:
-        if self.refusal is not None:
-            raise self.refusal
-        if request.model not in ("echo", "held", "fixed"):
-            raise ModelNotFound(f"unknown model '{request.model}'")
-        ticket = Ticket(request, reply)
-        self.submitted.append(ticket)
-        if request.model != "held":
-            self._due.append(ticket)
-            asyncio.get_running_loop().call_soon(self._answer_due)
-        return ticket
+    def answer(self, *ids: str) -> None:
+        """Answer the waiting requests ``ids``, in this order; all of them without any."""
+        for id in ids or [pending.request.id for pending in self.waiting]:
+            next(pending for pending in self.waiting if pending.request.id == id).answer()
 
-    async def infer(self, request: InferRequest) -> InferResponse:
-        future: asyncio.Future[InferResponse | GatewayError] = (
-            asyncio.get_running_loop().create_future()
-        )
-        self.submit(request, future.set_result)
-        answer = await future
-        if isinstance(answer, GatewayError):
-            raise answer
-        return answer
 
-    def release(self, ticket: Ticket, answer: GatewayError | None = None) -> None:
-        """Answer a held request."""
-        if not ticket.cancelled:
-            ticket.answered = True
-            ticket.reply(answer or self._run(ticket.request))
+class NumpyService:
+    """The control plane of one ready model, ``negate``; notes what it is asked to do."""
 
-    def _answer_due(self) -> None:
-        due, self._due = self._due, []
-        for ticket in due:
-            self.release(ticket)
+    def __init__(self) -> None:
+        self.ready = True
+        self.done: list[tuple[Any, ...]] = []
+        self.settings: dict[str, Any] = {"log_info": True, "log_verbose_level": 0, "log_file": ""}
 
-    def _run(self, request: InferRequest) -> InferResponse:
-        if request.model == "fixed":
-            outputs = [
-                InferOutput(name, DATATYPES[datatype], array)
-                for name, (datatype, array) in self.outputs.items()
+    def is_live(self) -> bool:
+        return True
+
+    def is_ready(self) -> bool:
+        return self.ready
+
+    def is_model_ready(self, name: str, version: str = "") -> bool:
+        self._known(name)
+        return self.ready
+
+    def server_metadata(self) -> dict[str, Any]:
+        return {"name": "onnx-gateway", "version": "1", "extensions": ["statistics"]}
+
+    def model_metadata(self, name: str, version: str = "") -> dict[str, Any]:
+        self._known(name)
+        tensor = {"name": "x", "datatype": "FP32", "shape": [-1, 4]}
+        return {
+            "name": name,
+            "versions": ["1"],
+            "platform": "numpy",
+            "inputs": [tensor],
+            "outputs": [tensor],
+            "said_over_http_only": {"notes": []},
+        }
+
+    def model_config(self, name: str, version: str = "") -> dict[str, Any]:
+        self._known(name)
+        dims = {"name": "x", "data_type": "TYPE_FP32", "dims": [4]}
+        return {
+            "name": name,
+            "max_batch_size": 8,
+            "input": [dims],
+            "instance_group": [{"kind": "KIND_CPU", "count": 2}],
+            "dynamic_batching": {"max_queue_delay_microseconds": 100},
+        }
+
+    def statistics(self, name: str = "", version: str = "") -> dict[str, Any]:
+        if name:
+            self._known(name)
+        duration = {"count": 3, "ns": 2**40}
+        return {
+            "model_stats": [
+                {
+                    "name": "negate",
+                    "version": "1",
+                    "last_inference": 1_700_000_000_000,
+                    "inference_count": 3,
+                    "execution_count": 2,
+                    "inference_stats": {"success": duration, "cache_hit": {"count": 0, "ns": 0}},
+                    "batch_stats": [{"batch_size": 2, "compute_infer": duration}],
+                }
             ]
-        else:
-            outputs = [
-                InferOutput(tensor.name, tensor.datatype, np.ascontiguousarray(tensor.array()))
-                for tensor in request.inputs
-            ]
-        if request.outputs is not None:
-            by_name = {output.name: output for output in outputs}
-            outputs = [by_name[requested.name] for requested in request.outputs]
-        return InferResponse(request.model, request.version or "1", request.id, outputs)
+        }
+
+    def repository_index(self, ready_only: bool) -> list[dict[str, str]]:
+        models = [{"name": "negate", "version": "1", "state": "READY", "reason": ""}]
+        if not ready_only:
+            models.append({"name": "bad", "version": "", "state": "UNAVAILABLE", "reason": "torn"})
+        return models
+
+    async def load_model(self, name: str, parameters: Mapping[str, Any]) -> None:
+        self._known(name)
+        await asyncio.sleep(0)
+        self.done.append(("load", name, dict(parameters)))
+
+    async def unload_model(self, name: str, parameters: Mapping[str, Any]) -> None:
+        self._known(name)
+        await asyncio.sleep(0)
+        self.done.append(("unload", name, dict(parameters)))
+
+    def log_settings(self, update: Mapping[str, Any] | None) -> dict[str, Any]:
+        self.settings.update(update or {})
+        return self.settings
+
+    def _known(self, name: str) -> None:
+        if name != "negate":
+            raise ModelNotFound(f'unknown model "{name}"')
+
+
+class MappedRegions:
+    """Shared memory regions on ``/dev/shm``, as clients make them with ``shm_open``."""
+
+    def __init__(self) -> None:
+        self.regions: dict[str, dict[str, Any]] = {}
+        self.views: dict[str, memoryview] = {}
+
+    def register(self, name: str, key: str, offset: int, byte_size: int) -> None:
+        path = Path("/dev/shm") / key.lstrip("/")
+        if not path.exists():
+            raise InvalidRequest(f'there is no shared memory object "{key}"')
+        file = os.open(path, os.O_RDWR)
+        try:
+            view = memoryview(mmap.mmap(file, offset + byte_size))
+        finally:
+            os.close(file)
+        self.views[name] = view[offset:]
+        self.regions[name] = {
+            "name": name, "key": key, "offset": offset, "byte_size": byte_size
+        }  # fmt: skip
+
+    def unregister(self, name: str = "") -> None:
+        for known in [name] if name else list(self.regions):
+            with suppress(KeyError):
+                del self.regions[known], self.views[known]
+
+    def status(self, name: str = "") -> list[dict[str, Any]]:
+        return [self.regions[name]] if name else list(self.regions.values())
+
+    def read(self, name: str, offset: int, byte_size: int) -> memoryview:
+        if name not in self.views:
+            raise NotFound(f'unknown shared memory region "{name}"')
+        return self.views[name][offset : offset + byte_size]
+
+    def write(self, name: str, offset: int, byte_size: int, data: bytes | memoryview) -> None:
+        if len(data) > byte_size:
+            raise InvalidRequest(f"{len(data)} bytes do not fit the {byte_size} of {name}")
+        self.read(name, offset, byte_size)[: len(data)] = data
