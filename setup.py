@@ -29,6 +29,7 @@ def link_package() -> Path:
 
 
 def extensions() -> list[Extension]:
+    """Cythonize ``_native/*.pyx``, warnings as errors."""
     sources = link_package()
     flags = ["-O3", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
     # A compiler we have not met may warn about generated code; it must not keep its owner from
@@ -71,7 +72,12 @@ def compile_protos() -> None:
     editable install and ``build_ext --inplace`` all find it in the same place.
     """
     sources = sorted(Path("protos").glob("*.proto"))
-    arguments = ["protoc", "-Iprotos", "--include_imports", f"--descriptor_set_out={DESCRIPTOR_SET}"]
+    arguments = [
+        "protoc",
+        "-Iprotos",
+        "--include_imports",
+        f"--descriptor_set_out={DESCRIPTOR_SET}",
+    ]
     if protoc.main(arguments + [str(source) for source in sources]) != 0:
         raise SystemExit("protoc refused protos/*.proto; its messages are above")
 

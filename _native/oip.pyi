@@ -1,9 +1,9 @@
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from typing_extensions import Buffer
-
+import numpy.typing as npt
 from gateway._native.bytes_tensor import DecodeError as DecodeError
+from typing_extensions import Buffer
 
 COPY_LIMIT: int
 MAX_TENSORS: int
@@ -16,7 +16,9 @@ DecodedOutput: TypeAlias = tuple[str, _Parameters | None]
 DecodedRequest: TypeAlias = tuple[
     str, str, str, _Parameters | None, list[DecodedInput], list[DecodedOutput]
 ]
-EncodedOutput: TypeAlias = tuple[str, str, tuple[int, ...], Buffer | None, _Parameters | None]
+EncodedOutput: TypeAlias = tuple[
+    str, str, tuple[int, ...], Buffer | npt.NDArray[Any] | None, _Parameters | None
+]
 
 def decode_infer_request(buf: Buffer) -> DecodedRequest: ...
 def encode_infer_response(

@@ -5,20 +5,23 @@ arguments or settings are wrong, 128 + n where a second signal n cut the shutdow
 """
 
 import argparse
+import json
 import platform
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from types import ModuleType
-from typing import Final
+from typing import Final, TextIO
 
 from gateway import __version__
 from gateway.config import add_flags, load_config
 from gateway.errors import ConfigError, StartupError
+from gateway.logs import Logging
 
 PROGRAM: Final = "onnx-gateway"
 
-_CHECK_SETTINGS: Final = ("models", "log_level", "log_format")
+_CHECK_SETTINGS: Final = ("models",)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,8 +76,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from gateway.logs import Logging
-
     config = load_config(vars(options))
     logs = Logging(config.log_level, config.log_format)
     code: int = _load_part("gateway.app").serve(config, logs)
@@ -82,7 +83,24 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    raise NotImplementedError
+    config = load_config(vars(options))
+    if not config.models:
+        raise ConfigError(f"no model repository is named: '{PROGRAM} check MODELS'")
+    Logging("error", "human")
+    show, clear = _live_line(sys.stderr)
+    findings = []
+    for finding in _load_part("gateway.control.check").check_repositories(config.models, show):
+        clear()
+        findings.append(finding)
+        if not options.json:
+            print(finding.as_text(), flush=True)
+    clear()
+    if options.json:
+        print(json.dumps([finding.as_json() for finding in findings], indent=2))
+    refused = sum(not finding.served for finding in findings)
+    if not options.json:
+        print(f"{len(findings) - refused} would be served, {refused} refused")
+    return 1 if refused or not findings else 0
 
 
 def _version(_: argparse.Namespace) -> int:
@@ -95,6 +113,18 @@ def _version(_: argparse.Namespace) -> int:
         return 1
     print(f"ONNX Runtime {runtime.__version__}: {', '.join(runtime.get_available_providers())}")
     return 0
+
+
+def _live_line(stream: TextIO) -> tuple[Callable[[str], None], Callable[[], None]]:
+    """Two functions: show a line of progress, and clear it. They do nothing off a terminal."""
+    if not stream.isatty():
+        return lambda _: None, lambda: None
+    width = shutil.get_terminal_size().columns - 1
+
+    def show(text: str) -> None:
+        print(f"\r\x1b[K{text[:width]}", end="", file=stream, flush=True)
+
+    return show, lambda: show("")
 
 
 def _load_part(name: str) -> ModuleType:

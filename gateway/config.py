@@ -183,7 +183,8 @@ SETTINGS: Final[dict[str, Setting]] = {
 
 def add_flags(parser: argparse.ArgumentParser, names: Sequence[str] = tuple(SETTINGS)) -> None:
     """Add ``--config`` and the flags of the named settings to ``parser``, in their groups."""
-    groups = {group: parser.add_argument_group(group) for group in GROUPS}
+    used = {SETTINGS[name].group for name in names}
+    groups = {group: parser.add_argument_group(group) for group in GROUPS if group in used}
     defaults = {field.name: field.default for field in dataclasses.fields(Config)}
     parser.add_argument(
         "--config",

@@ -51,7 +51,8 @@ POOL: Final = _fill_pool()
 def message(name: str) -> Any:
     """The class of a message of the protocol, e.g. ``message("ModelConfig")``.
 
-    ``name`` is relative to the package; a nested message is ``"ModelInferRequest.InferInputTensor"``.
+    ``name`` is relative to the package, a nested message's too:
+    ``"ModelInferRequest.InferInputTensor"``.
     Raises ``KeyError`` for a name that the protocol does not have.
     """
     return message_factory.GetMessageClass(POOL.FindMessageTypeByName(f"{PACKAGE}.{name}"))

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import grpc
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 from tritonclient.grpc import service_pb2, service_pb2_grpc
@@ -304,7 +303,10 @@ def from_raw(raw: bytes, datatype: str, shape: Any) -> Array:
 
 
 def sample(datatype: str, shape: tuple[int, ...], seed: int = 0) -> Array:
-    """An array of ``shape`` whose values use the datatype's range."""
+    """An array of ``shape`` whose values use the datatype's range.
+
+    Floats are few-digit multiples of 1/64, whose sums are exact in whatever order they are made.
+    """
     rng = np.random.default_rng(seed)
     if datatype == "BYTES":
         words = [
@@ -316,9 +318,7 @@ def sample(datatype: str, shape: tuple[int, ...], seed: int = 0) -> Array:
         return array
     if datatype == "BOOL":
         return rng.integers(0, 2, shape).astype(np.bool_)
-    if datatype.startswith("FP"):
-        return rng.normal(size=shape).astype(triton_to_np_dtype(datatype))
-    if datatype == "BF16":
-        return rng.normal(size=shape).astype(ml_dtypes.bfloat16)
+    if datatype in ("FP16", "FP32", "FP64", "BF16"):
+        return (rng.integers(-255, 256, shape) / 64).astype(triton_to_np_dtype(datatype))
     limits = np.iinfo(triton_to_np_dtype(datatype))
     return rng.integers(limits.min, limits.max, shape, limits.dtype, endpoint=True)

@@ -211,7 +211,7 @@ def build_repository(path: Path) -> Path:
     models.add("slow", slow, "inline = false\n")
     models.add("crowded", slow, "inline = false\nmax_queue_size = 1\n")
     models.add("unloadable", rows)
-    models.add("versions", rows, "[version_policy]\nall = true\n")
+    models.add("versions", rows, 'version_policy = "all"\n')
     models.add_broken("versions", "2")
     models.add_broken("broken")
     return path

@@ -17,7 +17,17 @@ ROOT = Path(gateway.__file__).parent
 CORE = ROOT.parent / "_native"
 
 FOUNDATION = frozenset(
-    {"types", "errors", "config", "setting_types", "clock", "metrics", "logs", "__version__"}
+    {
+        "types",
+        "errors",
+        "config",
+        "setting_types",
+        "clock",
+        "metrics",
+        "logs",
+        "protos",
+        "__version__",
+    }
 )
 #: What each part may import of ``gateway`` besides itself. Whoever composes may import anything.
 ALLOWED = {

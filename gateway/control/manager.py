@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from gateway.control.progress import LoadProgress
-from gateway.control.repository import ModelSource, Repository
+from gateway.control.repository import ModelSource, scan_repositories, version_key
 from gateway.dispatch.route import RouteTable
 from gateway.errors import LoadError, ModelNotFound, ShuttingDown
 from gateway.serving.lane import Lane
@@ -50,7 +50,7 @@ class Manager:
             load_threads: models that are loaded at the same time.
             strict_readiness: ready only when every model that should be loaded serves.
         """
-        self._repositories = tuple(Repository(path) for path in repositories)
+        self._repositories = tuple(repositories)
         self._registry = registry
         self._publish = publish
         self._inline_threshold_ns = inline_threshold_ns
@@ -61,7 +61,6 @@ class Manager:
         self._free_threads = asyncio.Semaphore(load_threads)
         self._loads: set[Future[LoadedModel]] = set()
         self._sources: dict[str, ModelSource] = {}
-        self._problems: dict[str, str] = {}
         self._wanted: set[str] = set()
         self._defaults: dict[str, ModelVersion] = {}
         self._fingerprints: dict[ModelVersion, tuple[Fingerprint, object]] = {}
@@ -88,7 +87,7 @@ class Manager:
     def versions(self, name: str = "") -> list[ModelVersion]:
         """The known versions, of one model where it is named, in their natural order."""
         known = self._registry.versions(name).values() if name else self._registry
-        return sorted(known, key=lambda entry: (entry.name, *_version_key(entry.version)))
+        return sorted(known, key=lambda entry: (entry.name, version_key(entry.version)))
 
     def routed(self, name: str) -> ModelVersion | None:
         """The version that answers a request which names none."""
@@ -97,8 +96,11 @@ class Manager:
     def unloaded_models(self) -> dict[str, str]:
         """Models that the repositories hold and nobody loaded, with the reason."""
         known = set(self._registry.names())
-        found = dict.fromkeys(self._sources, "not loaded") | self._problems
-        return {name: reason for name, reason in found.items() if name not in known}
+        return {
+            name: "not loaded" if source.versions else "; ".join(source.problems)
+            for name, source in self._sources.items()
+            if name not in known
+        }
 
     # -- changes ------------------------------------------------------------------------------
 
@@ -109,8 +111,7 @@ class Manager:
             what failed, a sentence for each model; the others serve.
         """
         await self._scan()
-        found = sorted(self._sources.keys() | self._problems.keys())
-        self._wanted = set(found if names is None or "*" in names else names)
+        self._wanted = set(self._sources if names is None or "*" in names else names)
         wanted = sorted(self._wanted)
         log.info("loading %d models: %s", len(wanted), ", ".join(wanted) or "none were found")
         outcomes = await asyncio.gather(
@@ -170,14 +171,18 @@ class Manager:
     async def _load(self, name: str) -> None:
         source = self._sources.get(name)
         if source is None:
-            if name in self._problems:
-                raise LoadError(f"model '{name}' cannot be served: {self._problems[name]}")
-            places = ", ".join(str(repository.path) for repository in self._repositories)
+            places = ", ".join(str(path) for path in self._repositories)
             raise ModelNotFound(f"unknown model '{name}': it is not in {places}")
+        if not source.versions:
+            reason = f"model '{name}' cannot be served: {'; '.join(source.problems)}"
+            log.error("%s", reason)
+            raise LoadError(reason)
+        for problem in source.problems:
+            log.warning("model '%s': %s", name, problem)
         serving = {v.version: v for v in self.versions(name) if v.state is State.READY}
         failures = []
         for version, path in source.versions.items():
-            mark = (await asyncio.to_thread(_fingerprint, path), source.settings)
+            mark = (await asyncio.to_thread(_fingerprint, source, path), source.settings)
             old = serving.get(version)
             if old is not None and self._fingerprints.get(old) == mark:
                 continue
@@ -272,23 +277,12 @@ class Manager:
 
     async def _scan(self) -> None:
         """Read the repositories again, off the loop."""
-        scans = [await asyncio.to_thread(repository.scan) for repository in self._repositories]
-        sources: dict[str, ModelSource] = {}
-        problems: dict[str, str] = {}
-        for scan in scans:
-            for name, source in scan.items():
-                sources.setdefault(name, source)
-        self._sources, self._problems = sources, problems
+        self._sources = await asyncio.to_thread(scan_repositories, self._repositories)
 
 
-def _version_key(version: str) -> tuple[int, int, str]:
-    """Versions that are numbers in their order, below those that are not, in theirs."""
-    return (0, int(version), "") if version.isdecimal() else (1, 0, version)
-
-
-def _fingerprint(path: Path) -> Fingerprint:
-    """The files that make up the version at ``path``: its directory's, or the file alone."""
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+def _fingerprint(source: ModelSource, path: Path) -> Fingerprint:
+    """The files of the version at ``path``: with those beside it, which may hold its weights."""
+    files = sorted(path.parent.rglob("*")) if source.path.is_dir() else [path]
     marks = [(file, file.stat()) for file in files if file.is_file()]
     return tuple((str(file), stat.st_size, stat.st_mtime_ns) for file, stat in marks)
 

@@ -156,7 +156,9 @@ def _version_files(folder: Path, filename: str, problems: list[str]) -> dict[str
             problems.append(f"version {entry.name} holds no {filename}")
     own = _model_file(folder, filename)
     if own is not None and files:
-        problems.append(f"{own.name} is not served: the model has directories of versions beside it")
+        problems.append(
+            f"{own.name} is not served: the model has directories of versions beside it"
+        )
     elif own is not None:
         files[ONLY_VERSION] = own
     return files

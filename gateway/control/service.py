@@ -161,10 +161,10 @@ class ControlService:
         for key in parameters:
             if key == "config" or key.startswith("file:"):
                 raise Unsupported(
-                    f'the load parameter "{key}" is not supported: put the files and settings '
+                    f"the load parameter '{key}' is not supported: put the files and settings "
                     f"into the model's directory and load it from there"
                 )
-            raise InvalidRequest(f'there is no load parameter "{key}"')
+            raise InvalidRequest(f"there is no load parameter '{key}'")
         await self._manager.load(name)
 
     async def unload_model(self, name: str, parameters: Mapping[str, Any]) -> None:
@@ -178,7 +178,7 @@ class ControlService:
         """
         for key in parameters:
             if key != "unload_dependents":
-                raise InvalidRequest(f'there is no unload parameter "{key}"')
+                raise InvalidRequest(f"there is no unload parameter '{key}'")
         await self._manager.unload(name)
 
     def log_settings(self, update: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -188,11 +188,11 @@ class ControlService:
     def _known(self, name: str, version: str) -> list[ModelVersion]:
         versions = self._manager.versions(name)
         if not versions and name not in self._manager.unloaded_models():
-            raise ModelNotFound(f'unknown model "{name}"; known are {self._names()}')
+            raise ModelNotFound(f"unknown model '{name}'; known are {self._names()}")
         if version:
             versions = [entry for entry in versions if entry.version == version]
             if not versions:
-                raise ModelNotFound(f'model "{name}" has no version "{version}"')
+                raise ModelNotFound(f"model '{name}' has no version '{version}'")
         return versions
 
     def _loaded(self, name: str, version: str) -> LoadedModel:
@@ -204,7 +204,7 @@ class ControlService:
             if entry.lane is not None:
                 return entry.lane.loaded
         states = ", ".join(f"version {v.version} is {v.state.value}" for v in known)
-        raise ModelNotReady(f'model "{name}" is not ready: {states or "it is not loaded"}')
+        raise ModelNotReady(f"model '{name}' is not ready: {states or 'it is not loaded'}")
 
     def _names(self) -> str:
         names = {version.name for version in self._manager.versions()}

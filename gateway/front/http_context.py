@@ -63,11 +63,15 @@ class HttpContext:
     """The collaborators, limits and caches of one HTTP front; lives on the loop's thread.
 
     Attributes:
+        loop: the event loop, set when the front starts.
+        inference_targets: model and version by the inference URLs seen lately.
+        length_digits: digits that a ``Content-Length`` over the limit has at least.
         draining: set once the front closes: every connection ends after its requests in flight.
     """
 
     __slots__ = (
-        "_targets", "access_log", "codec", "dispatcher", "draining", "heads", "limits", "loop",
+        "access_log", "codec", "dispatcher", "draining", "heads", "inference_targets",
+        "length_digits", "limits", "loop",
     )  # fmt: skip
 
     def __init__(
@@ -75,26 +79,23 @@ class HttpContext:
         dispatcher: Dispatcher,
         shared_memory: SharedMemory,
         limits: HttpLimits,
-        loop: asyncio.AbstractEventLoop,
         access_log: AccessLog | None,
     ) -> None:
         self.dispatcher = dispatcher
         self.codec = InferenceCodec(shared_memory)
         self.limits = limits
-        self.loop = loop
+        self.loop: asyncio.AbstractEventLoop
         self.access_log = access_log
         self.heads = ResponseHeads()
         self.draining = False
-        self._targets: dict[bytes, tuple[str, str]] = {}
+        self.inference_targets: dict[bytes, tuple[str, str]] = {}
+        self.length_digits = len(str(limits.max_request_bytes))
 
-    def inference_target(self, url: bytes) -> tuple[str, str] | None:
-        """Return the model and version (or ``""``) that an inference URL names.
+    def parse_target(self, url: bytes) -> tuple[str, str] | None:
+        """Return the model and version (or ``""``) that an inference URL names, and remember it.
 
         ``None`` for any other URL. Raises ``MalformedRequest`` for what is no URL.
         """
-        target = self._targets.get(url)
-        if target is not None:
-            return target
         try:
             path = httptools.parse_url(url).path
         except httptools.HttpParserInvalidURLError:
@@ -110,7 +111,7 @@ class HttpContext:
             raise MalformedRequest(
                 "the model's name in the URL is not percent-encoded UTF-8"
             ) from None
-        if len(self._targets) >= _MAX_TARGETS:
-            self._targets.clear()
-        self._targets[url] = (model, version)
+        if len(self.inference_targets) >= _MAX_TARGETS:
+            self.inference_targets.clear()
+        self.inference_targets[url] = (model, version)
         return model, version

@@ -27,55 +27,52 @@ class Exchange:
     """Decodes its request, submits it, and renders its response for the connection to write.
 
     Attributes:
+        target: the names of the model and the version.
         fields: the request's headers by lower-case name.
+        body: the first piece of the body, and ``size`` bytes in all once there are more.
         keep_alive: whether the connection may go on after the response.
         waiting: whether the request is complete but not submitted yet.
         response: the rendered response, until the connection writes it in its turn.
     """
 
     __slots__ = (
-        "_body", "_chunks", "_form", "_pending", "_received_ns", "fields", "keep_alive",
-        "model", "protocol", "response", "size", "status", "version", "waiting",
+        "_chunks", "_form", "_pending", "_received_ns", "body", "fields", "keep_alive", "protocol",
+        "response", "size", "status", "target", "waiting",
     )  # fmt: skip
 
     def __init__(
         self,
         protocol: "InferenceProtocol",
-        model: str,
-        version: str,
+        target: tuple[str, str],
         fields: dict[bytes, bytes],
         keep_alive: bool,
     ) -> None:
         self.protocol = protocol
-        self.model = model
-        self.version = version
+        self.target = target
         self.fields = fields
         self.keep_alive = keep_alive
         self.waiting = False
         self.response: bytes | None = None
-        self.size = 0
         self.status = 200
-        self._body = b""
+        self.body = b""
         self._chunks: list[bytes] | None = None
-        self._received_ns = 0
         self._pending: Pending | None = None
+        self._received_ns = 0
 
     def add_body(self, data: bytes) -> None:
-        """Take a piece of the body."""
-        if not self.size:
-            self._body = data
-        elif self._chunks is None:
-            self._chunks = [self._body, data]
-        else:
-            self._chunks.append(data)
+        """Take a further piece of the body, after ``body``."""
+        if self._chunks is None:
+            self._chunks = [self.body]
+            self.size = len(self.body)
+        self._chunks.append(data)
         self.size += len(data)
 
     def submit(self) -> None:
         """Decode the complete request and submit it; whatever is wrong becomes the response."""
         self._received_ns = monotonic_ns()
-        body = self._body if self._chunks is None else b"".join(self._chunks)
-        # What the request refers to must not outlive it here.
-        self._body, self._chunks = b"", None
+        body = self.body if self._chunks is None else b"".join(self._chunks)
+        # What the request does not refer to must not live as long as it.
+        self.body, self._chunks = b"", None
         try:
             coding = self.fields.get(b"content-encoding")
             if coding is None:
@@ -90,16 +87,18 @@ class Exchange:
     def _submit(self, body: bytes) -> None:
         context = self.protocol.context
         length = self.fields.get(b"inference-header-content-length")
-        header_length = None
-        if length is not None:
-            if not length.isdigit() or len(length) > 19:
-                raise MalformedRequest(
-                    "Inference-Header-Content-Length must be the size of the JSON in bytes; "
-                    f"got {length.decode('ascii', 'replace')!r}"
-                )
+        if length is None:
+            header_length = None
+        elif length.isdigit() and len(length) < 20:
             header_length = int(length)
+        else:
+            raise MalformedRequest(
+                "Inference-Header-Content-Length must be the size of the JSON in bytes; "
+                f"got {length.decode('ascii', 'replace')!r}"
+            )
+        model, version = self.target
         request, self._form = context.codec.decode(
-            self.model, self.version, body, header_length, self._received_ns
+            model, version, body, header_length, self._received_ns
         )
         self._pending = context.dispatcher.submit(request, self._reply)
 
@@ -148,19 +147,21 @@ class Exchange:
         except Exception:
             self._fail_unexpectedly()
             return
-        accept = self.fields.get(b"accept-encoding")
-        if accept is not None:
-            coding = choose_coding(accept)
+        fields = self.fields
+        if b"accept-encoding" in fields:
+            coding = choose_coding(fields[b"accept-encoding"])
             if coding is not None:
                 body = b"".join((document, *buffers))  # type: ignore[arg-type]
                 if len(body) >= COMPRESS_FROM:
                     self._compress(coding, len(document) if buffers else None, body)
                     return
-        keep_alive = self.protocol.keeps_alive(self)
-        self.protocol.finish(
-            self,
-            context.heads.inference(document, buffers, keep_alive, b"connection" in self.fields),
-        )
+        heads = context.heads
+        if b"connection" in fields or context.draining:
+            response = heads.inference(document, buffers, self.protocol.keeps_alive(self))
+        else:
+            # Without the header the client knows that the connection goes on.
+            response = heads.plain_inference(document, buffers)
+        self.protocol.finish(self, response)
 
     def _compress(self, coding: bytes, header_length: int | None, body: bytes) -> None:
         def finish(compressed: bytes) -> None:
@@ -182,7 +183,7 @@ class Exchange:
         self.protocol.finish(self, heads.error(error, keep_alive, self.status))
 
     def _fail_unexpectedly(self) -> None:
-        logger.exception("unexpected error in an inference request for model %r", self.model)
+        logger.exception("unexpected error in an inference request for model %r", self.target[0])
         self.fail(GatewayError("internal error; the server's log has the details"))
 
     def cancel(self) -> None:

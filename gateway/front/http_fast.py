@@ -49,6 +49,10 @@ class InferenceProtocol(HttpToolsProtocol):
     """One connection. All methods run on the event loop's thread."""
 
     def __init__(self, context: HttpContext, config: Config, server_state: ServerState) -> None:
+        # The parser calls the dict itself, without a Python frame for each header. A repeated
+        # header keeps its last value; the parser refuses those where that would matter.
+        self._raw_fields: dict[bytes, bytes] = {}
+        self.on_header = self._raw_fields.__setitem__  # type: ignore[assignment,method-assign]
         super().__init__(config, server_state, {}, context.loop)
         self.context = context
         self.lost = False
@@ -59,7 +63,7 @@ class InferenceProtocol(HttpToolsProtocol):
         self._head_since = 0.0
         self._ignoring_input = False
         self._lingering = False
-        self._upgrading = False
+        self._upgrade_fields: dict[bytes, bytes] | None = None
         self._advancing = False
         # The sweep looks at these; the hot path only sets a flag.
         self._touched = True
@@ -132,15 +136,15 @@ class InferenceProtocol(HttpToolsProtocol):
         """
         try:
             while True:
-                if self.parser.get_method() == b"CONNECT":
+                if self._upgrade_fields is None:
                     self._reject(MalformedRequest("this server is no proxy: no CONNECT"))
                     return
                 head = [self.parser.get_method(), b" ", self.url, b" HTTP/1.1\r\n"]
-                for name, value in self.headers:
+                for name, value in (self._upgrade_fields or {}).items():
                     if name != b"upgrade":
                         head += (name, b": ", value, b"\r\n")
                 head.append(b"\r\n")
-                self._upgrading = False
+                self._upgrade_fields = None
                 self.parser = httptools.HttpRequestParser(self)
                 self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
                 self.parser.feed_data(b"".join(head))
@@ -180,7 +184,7 @@ class InferenceProtocol(HttpToolsProtocol):
         exchange = self._receiving
         self._receiving = None
         if exchange is None:
-            exchange = Exchange(self, "", "", {}, False)
+            exchange = Exchange(self, ("", ""), {}, False)
             self._queue.append(exchange)
         exchange.keep_alive = False
         self._lingering = True
@@ -204,51 +208,50 @@ class InferenceProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Start a head."""
         self.url = b""
-        self.headers = []
         self._in_head = True
-        self._head_bytes = 0
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header, its name in lower case."""
-        self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Decide who answers: an exchange or the application."""
         self._in_head = False
+        self._head_bytes = 0
+        fields = {name.lower(): value for name, value in self._raw_fields.items()}
+        self._raw_fields.clear()
         if self._ignoring_input:
             return
         parser = self.parser
-        if parser.should_upgrade():
-            self._upgrading = True
+        if b"upgrade" in fields and parser.should_upgrade():
+            self._upgrade_fields = fields
             return
+        context = self.context
         try:
-            target = self.context.inference_target(self.url)
+            target = context.inference_targets.get(self.url) or context.parse_target(self.url)
         except MalformedRequest as error:
             self._reject(error)
             return
-        fields = dict(self.headers)
         length = fields.get(b"content-length")
-        limit = self.context.limits.max_request_bytes
-        if length is not None and int(length) > limit:
-            self._reject(_body_too_large(limit, int(length)))
-        elif target is None or parser.get_method() != b"POST":
+        if length is not None and len(length) >= context.length_digits:
+            limit = context.limits.max_request_bytes
+            if int(length) > limit:
+                self._reject(_body_too_large(limit, length.decode()))
+                return
+        if target is None or parser.get_method() != b"POST":
             self._to_app(fields)
-        else:
-            exchange = Exchange(self, target[0], target[1], fields, parser.should_keep_alive())
-            self._receiving = exchange
-            self._queue.append(exchange)
-            if b"expect" in fields and self._queue[0] is exchange:
-                self._continue(exchange)
+            return
+        exchange = Exchange(self, target, fields, parser.should_keep_alive())
+        self._receiving = exchange
+        self._queue.append(exchange)
+        if b"expect" in fields and self._queue[0] is exchange:
+            self._continue(exchange)
 
     def _continue(self, exchange: Exchange) -> None:
         """Send the interim response that the client waits for before it sends the body."""
-        if not exchange.size and exchange.fields.get(b"expect", b"").lower() == b"100-continue":
+        if not exchange.body and exchange.fields.get(b"expect", b"").lower() == b"100-continue":
             self.transport.write(_CONTINUE)
 
     def _to_app(self, fields: dict[bytes, bytes]) -> None:
-        headers, url = self.headers, self.url
+        url = self.url
         super().on_message_begin()
-        self.headers += headers
+        self.headers += fields.items()
         self.url = url
         self.expect_100_continue = fields.get(b"expect", b"").lower() == b"100-continue"
         # The order of requests is kept here, so each looks like the first one to uvicorn.
@@ -263,10 +266,13 @@ class InferenceProtocol(HttpToolsProtocol):
         """Hand a piece of the body to the request that is being received."""
         exchange = self._receiving
         if exchange is not None:
+            if not exchange.body:
+                exchange.body = body
+                return
             exchange.add_body(body)
             limit = self.context.limits.max_request_bytes
             if exchange.size > limit:
-                self._reject(_body_too_large(limit, None))
+                self._reject(_body_too_large(limit, "more"))
         elif not self._ignoring_input:
             super().on_body(body)
 
@@ -277,13 +283,12 @@ class InferenceProtocol(HttpToolsProtocol):
             self._receiving = None
             if not exchange.keep_alive:
                 self._ignoring_input = True
-            exchange.waiting = True
             if len(self._queue) == 1:
-                exchange.waiting = False
                 exchange.submit()
             else:
+                exchange.waiting = True
                 self._advance()
-        elif not self._ignoring_input and not self._upgrading:
+        elif not self._ignoring_input and self._upgrade_fields is None:
             self._ignoring_input = not self.parser.should_keep_alive()
             super().on_message_complete()
 
@@ -295,8 +300,15 @@ class InferenceProtocol(HttpToolsProtocol):
 
     def finish(self, exchange: Exchange, response: bytes) -> None:
         """Write the response of ``exchange``, or keep it until those before it are written."""
+        queue = self._queue
+        if len(queue) == 1 and not self._advancing and not self.transport.is_closing():
+            queue.popleft()
+            self._write(exchange, response)
+            if self.flow.read_paused:
+                self._resume_reading()
+            return
         exchange.response = response
-        if not self._advancing and self._queue[0] is exchange:
+        if not self._advancing and queue[0] is exchange:
             self._advance()
 
     def _advance(self) -> None:
@@ -315,7 +327,7 @@ class InferenceProtocol(HttpToolsProtocol):
                     break
                 if head.response is not None:
                     queue.popleft()
-                    self._write(head)
+                    self._write(head, head.response)
                 elif head is self._receiving and len(queue) == 1:
                     self._continue(head)
                     break
@@ -336,13 +348,12 @@ class InferenceProtocol(HttpToolsProtocol):
                 return True
         return False
 
-    def _write(self, exchange: Exchange) -> None:
-        assert exchange.response is not None
-        self.server_state.total_requests += 1
-        self.transport.write(exchange.response)
-        if self.context.access_log is not None:
-            self._log(exchange)
-        if exchange.keep_alive and not (self.context.draining and not self._queue):
+    def _write(self, exchange: Exchange, response: bytes) -> None:
+        self.transport.write(response)
+        context = self.context
+        if context.access_log is not None:
+            self._log(exchange, len(response))
+        if exchange.keep_alive and not (context.draining and not self._queue):
             return
         if self._lingering and self.transport.can_write_eof():
             self._quiet_since = self.context.loop.time()
@@ -352,18 +363,15 @@ class InferenceProtocol(HttpToolsProtocol):
         else:
             self.transport.close()
 
-    def _log(self, exchange: Exchange) -> None:
+    def _log(self, exchange: Exchange, size: int) -> None:
         assert self.context.access_log is not None
-        assert exchange.response is not None
         client = "{}:{}".format(*self.client) if self.client else ""
-        path = f"/v2/models/{exchange.model}/infer" if exchange.model else "-"
-        self.context.access_log(
-            client, "POST", path, exchange.status, len(exchange.response), exchange.elapsed_ns
-        )
+        model, version = exchange.target
+        path = f"/v2/models/{model}{version and '/versions/'}{version}/infer" if model else "-"
+        self.context.access_log(client, "POST", path, exchange.status, size, exchange.elapsed_ns)
 
     def on_response_complete(self) -> None:
         """Go on after the application has answered."""
-        self.server_state.total_requests += 1
         if self._queue:
             self._queue.popleft()
         if self.transport.is_closing():
@@ -414,9 +422,7 @@ class InferenceProtocol(HttpToolsProtocol):
         )
 
 
-def _body_too_large(limit: int, size: int | None) -> RequestTooLarge:
-    given = "more" if size is None else f"{size} bytes"
+def _body_too_large(limit: int, size: str) -> RequestTooLarge:
     return RequestTooLarge(
-        f"the request body may have {limit} bytes, got {given}; "
-        "--max-request-bytes raises the limit"
+        f"the request body may have {limit} bytes, got {size}; --max-request-bytes raises the limit"
     )

@@ -15,40 +15,60 @@ _CLOSE: Final = b"connection: close\r\n"
 #: Said to clients that asked for it: an HTTP/1.0 one takes silence for a close.
 _KEEP_ALIVE: Final = b"connection: keep-alive\r\n"
 
+#: Starts of responses that are kept within a second, and the longest document that is.
+_MAX_STARTS: Final = 512
+_MAX_START_BYTES: Final = 2048
+
 
 class ResponseHeads:
     """Renders responses that carry the current date; ``tick`` it once a second."""
 
-    __slots__ = ("_binary", "_json", "date")
+    __slots__ = ("_binary", "_json", "_starts", "date")
 
     def __init__(self) -> None:
+        self._starts: dict[bytes, bytes] = {}
         self.tick()
 
     def tick(self) -> None:
         """Take the current time into the ``Date`` header."""
         self.date = formatdate(usegmt=True).encode()
+        self._starts.clear()
         head = b"HTTP/1.1 200 OK\r\ndate: " + self.date + b"\r\ncontent-type: application/"
         self._json = head + b"json\r\n"
         self._binary = head + b"octet-stream\r\ninference-header-content-length: "
 
-    def inference(
-        self, document: bytes, buffers: Sequence[Buffer], keep_alive: bool, told: bool
-    ) -> bytes:
-        """The response of ``document`` and the binary tensors after it; one copy of each.
+    def plain_inference(self, document: bytes, buffers: Sequence[Buffer]) -> bytes:
+        """The response of ``document`` and the binary tensors after it, without ``Connection``.
 
-        ``told`` says that the client's request had a ``Connection`` header.
+        The sizes of all tensors are in the document, so all that comes before them depends on it
+        alone and is kept for as long as the date is right.
         """
-        size = len(document)
-        connection = b"" if keep_alive and not told else _KEEP_ALIVE if keep_alive else _CLOSE
         if not buffers:
-            return b"%b%bcontent-length: %d\r\n\r\n%b" % (self._json, connection, size, document)
-        total = size
+            return b"%bcontent-length: %d\r\n\r\n%b" % (self._json, len(document), document)
+        start = self._starts.get(document)
+        if start is None:
+            start = self._binary_start(document, buffers, b"")
+            if len(self._starts) < _MAX_STARTS and len(document) <= _MAX_START_BYTES:
+                self._starts[document] = start
+        return b"".join((start, *buffers))  # type: ignore[arg-type]  # an array is a buffer
+
+    def inference(self, document: bytes, buffers: Sequence[Buffer], keep_alive: bool) -> bytes:
+        """As ``plain_inference``, with a ``Connection`` header."""
+        connection = _KEEP_ALIVE if keep_alive else _CLOSE
+        if not buffers:
+            return b"%b%bcontent-length: %d\r\n\r\n%b" % (
+                self._json, connection, len(document), document,
+            )  # fmt: skip
+        start = self._binary_start(document, buffers, connection)
+        return b"".join((start, *buffers))  # type: ignore[arg-type]
+
+    def _binary_start(self, document: bytes, buffers: Sequence[Buffer], connection: bytes) -> bytes:
+        total = len(document)
         for buffer in buffers:
             total += len(buffer) if isinstance(buffer, bytes) else buffer.nbytes
-        head = b"%b%d\r\n%bcontent-length: %d\r\n\r\n%b" % (
-            self._binary, size, connection, total, document,
+        return b"%b%d\r\n%bcontent-length: %d\r\n\r\n%b" % (
+            self._binary, len(document), connection, total, document,
         )  # fmt: skip
-        return b"".join((head, *buffers))  # type: ignore[arg-type]  # an array is a buffer
 
     def encoded(
         self, coding: bytes, header_length: int | None, body: bytes, keep_alive: bool

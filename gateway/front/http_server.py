@@ -1,4 +1,4 @@
-"""The HTTP front: a listening socket, its connections, and how they end."""
+"""The HTTP fronts: a listening socket, its connections, and how they end."""
 
 import asyncio
 import logging
@@ -7,68 +7,73 @@ from typing import Final
 
 from starlette.types import ASGIApp
 from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from gateway.errors import StartupError
 from gateway.front.http_app import build_app, build_metrics_app
-from gateway.front.http_context import AccessLog, Dispatcher, HttpContext, HttpLimits
+from gateway.front.http_context import Dispatcher, HttpContext, HttpLimits
 from gateway.front.http_control import Service
 from gateway.front.http_fast import InferenceProtocol
-from gateway.front.wire_json import SharedMemory
+from gateway.front.http_heads import ResponseHeads
+from gateway.front.shared_memory import SharedMemoryRegions
 
 logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("gateway.access")
 
-#: Longest pause between two sweeps over the connections, in seconds; also the clock of ``Date``.
-_SWEEP_S: Final = 1.0
+#: Longest pause between two ticks, in seconds.
+_TICK_S: Final = 1.0
 
 
 class _Listener:
-    """Accepts connections for one ASGI application on uvicorn's protocol machinery.
+    """Accepts connections on uvicorn's protocol machinery.
 
     It lives on the running event loop, installs no signal handlers and runs no task of its own.
     """
 
-    def __init__(self, host: str, port: int, option: str) -> None:
-        self.host: Final = host
+    def __init__(self, host: str, port: int, option: str, heads: ResponseHeads) -> None:
         self.port = port
-        self._option = option
-        self._state = ServerState()
+        self.connections: Final = ServerState()
+        self._host: Final = host
+        self._option: Final = option
+        self._heads: Final = heads
         self._server: asyncio.Server | None = None
-        self._sweeper: asyncio.TimerHandle | None = None
+        self._ticker: asyncio.TimerHandle | None = None
 
-    async def listen(self, app: ASGIApp, context: HttpContext) -> None:
+    async def listen(
+        self,
+        app: ASGIApp,
+        protocol: Callable[[Config, ServerState], HttpToolsProtocol],
+        tick_s: float = _TICK_S,
+    ) -> None:
         """Bind and accept. Raises ``StartupError`` where the address cannot be had."""
-        self._context = context
         config = Config(app, log_config=None, lifespan="off", ws="none", access_log=False)
         config.load()
-        state = self._state
+        loop = asyncio.get_running_loop()
         try:
-            self._server = await context.loop.create_server(
-                lambda: InferenceProtocol(context, config, state),
-                self.host,
+            self._server = await loop.create_server(
+                lambda: protocol(config, self.connections),
+                self._host,
                 self.port,
                 backlog=config.backlog,
             )
         except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
             raise StartupError(
-                f"cannot listen on {self.host}:{self.port}: {_reason(error)}; "
-                f"choose another address with {self._option}"
+                f"cannot listen on {self._host}:{self.port}: {reason}; "
+                f"choose another port with {self._option}, or another address with --host"
             ) from None
         self.port = self._server.sockets[0].getsockname()[1]
-        self._sweep()
+        self._tick(loop, min(tick_s, _TICK_S))
 
-    def _sweep(self) -> None:
-        context = self._context
-        context.heads.tick()
-        self._state.default_headers = [(b"date", context.heads.date)]
-        now = context.loop.time()
-        for connection in list(self._state.connections):
-            assert isinstance(connection, InferenceProtocol)
-            connection.sweep(now)
-        limits = context.limits
-        pause = min(_SWEEP_S, limits.keep_alive_timeout_s / 4, limits.read_timeout_s / 4)
-        self._sweeper = context.loop.call_later(pause, self._sweep)
+    def _tick(self, loop: asyncio.AbstractEventLoop, pause_s: float) -> None:
+        """Renew the ``Date`` header and look for connections whose client is silent."""
+        self._heads.tick()
+        self.connections.default_headers = [(b"date", self._heads.date)]
+        for connection in list(self.connections.connections):
+            if isinstance(connection, InferenceProtocol):
+                connection.sweep(loop.time())
+        self._ticker = loop.call_later(pause_s, self._tick, loop, pause_s)
 
     def stop_accepting(self) -> None:
         """Close the listening socket; the connections stay."""
@@ -76,43 +81,34 @@ class _Listener:
             self._server.close()
 
     async def close(self, grace_s: float) -> None:
-        """Let what is in flight finish for up to ``grace_s`` seconds, then end every connection."""
-        if self._server is None:
-            return
+        """Let what is in flight finish for up to ``grace_s`` seconds, then end what is left."""
         self.stop_accepting()
-        self._context.draining = True
-        for connection in list(self._state.connections):
+        connections = self.connections.connections
+        for connection in list(connections):
             connection.shutdown()
-        end = self._context.loop.time() + grace_s
-        while self._state.connections and self._context.loop.time() < end:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + grace_s
+        while connections and loop.time() < end:
             await asyncio.sleep(0.01)
-        if self._state.connections:
-            logger.warning("ending %d connections after the grace period", len(self._state.connections))
-        for connection in list(self._state.connections):
+        if connections:
+            logger.warning("ending %d connections after the grace period", len(connections))
+        for connection in list(connections):
+            assert isinstance(connection, HttpToolsProtocol)
             connection.transport.abort()
-        while self._state.connections:
+        while connections:
             await asyncio.sleep(0)
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-        self._server = None
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
+        if self._ticker is not None:
+            self._ticker.cancel()
 
 
 class HttpFront:
-    """Serves the protocol over HTTP/1.1; lives on the event loop's thread.
-
-    Attributes:
-        port: the bound port, once started.
-    """
+    """Serves the protocol over HTTP/1.1; lives on the event loop's thread."""
 
     def __init__(
         self,
         dispatcher: Dispatcher,
         service: Service,
-        shared_memory: SharedMemory,
+        shared_memory: SharedMemoryRegions,
         *,
         host: str,
         port: int,
@@ -124,15 +120,88 @@ class HttpFront:
 
         ``metrics`` gives the body of ``/metrics``.
         """
-        self._dispatcher = dispatcher
-        self._service = service
-        self._shared_memory = shared_memory
-        self._metrics = metrics
-        self._limits = limits or HttpLimits()
-        self._access_log = write_access_log if access_log else None
-        self._listener = _Listener(host, port, "--http-port")
+        self._limits: Final = limits or HttpLimits()
+        log = write_access_log if access_log else None
+        self._context: Final = HttpContext(dispatcher, shared_memory, self._limits, log)
+        self._listener: Final = _Listener(host, port, "--http-port", self._context.heads)
+        self._app: Final = build_app(
+            dispatcher, service, shared_memory, metrics, self._limits.max_request_bytes, log
+        )
 
     @property
     def port(self) -> int:
         """The port that was asked for, and the bound one once started."""
         return self._listener.port
+
+    async def start(self) -> None:
+        """Bind and serve on the running loop. Raises ``StartupError`` where the port is taken."""
+        context = self._context
+        context.loop = asyncio.get_running_loop()
+        shortest = min(self._limits.keep_alive_timeout_s, self._limits.read_timeout_s)
+        await self._listener.listen(
+            self._app, lambda config, state: InferenceProtocol(context, config, state), shortest / 4
+        )
+
+    def stop_accepting(self) -> None:
+        """Take no new connections; those that are open go on."""
+        self._listener.stop_accepting()
+
+    async def close(self, grace_s: float) -> None:
+        """Finish what is in flight within ``grace_s`` seconds, and end every connection."""
+        self._context.draining = True
+        await self._listener.close(grace_s)
+
+
+class MetricsFront:
+    """Serves ``/metrics`` alone, on a port of its own; lives on the event loop's thread."""
+
+    def __init__(
+        self, metrics: Callable[[], bytes], *, host: str, port: int, access_log: bool = False
+    ) -> None:
+        log = write_access_log if access_log else None
+        self._app: Final = build_metrics_app(metrics, log)
+        self._listener: Final = _Listener(host, port, "--metrics-port", ResponseHeads())
+
+    @property
+    def port(self) -> int:
+        """The port that was asked for, and the bound one once started."""
+        return self._listener.port
+
+    async def start(self) -> None:
+        """Bind and serve on the running loop. Raises ``StartupError`` where the port is taken."""
+        await self._listener.listen(
+            self._app, lambda config, state: HttpToolsProtocol(config, state, {})
+        )
+
+    def stop_accepting(self) -> None:
+        """Take no new connections; those that are open go on."""
+        self._listener.stop_accepting()
+
+    async def close(self, grace_s: float) -> None:
+        """Finish what is in flight within ``grace_s`` seconds, and end every connection."""
+        await self._listener.close(grace_s)
+
+
+def write_access_log(
+    client: str, method: str, path: str, status: int, size: int, elapsed_ns: int
+) -> None:
+    """Write one request to the logger ``gateway.access``; its fields are the record's ``http``."""
+    access_logger.info(
+        "%s %s %s %d %d bytes %.3f ms",
+        client or "-",
+        method,
+        path,
+        status,
+        size,
+        elapsed_ns / 1e6,
+        extra={
+            "http": {
+                "client": client,
+                "method": method,
+                "path": path,
+                "status": status,
+                "bytes": size,
+                "ms": elapsed_ns / 1e6,
+            }
+        },
+    )

@@ -58,7 +58,7 @@ def difference(
         bounds = tolerance_of(datatype, coarse)
         allowed = bounds.relative * np.abs(wanted) + bounds.scaled * scale
         # An infinite `allowed` must not excuse a finite result; NaN compares false and is kept.
-        wrong = ~((distance <= allowed) & np.isfinite(distance))
+        wrong = ~same & ~((distance <= allowed) & np.isfinite(distance))
     if not wrong.any():
         return None
     if not np.isfinite(distance[wrong]).all():

@@ -69,8 +69,9 @@ def _load(
     result = probe(
         inputs,
         outputs,
-        lambda feeds, names: sessions[0].run(feeds, names, TRIAL_LIMIT_S),
+        sessions[0].run,
         settings,
+        trial=lambda feeds, names: sessions[0].run(feeds, names, TRIAL_LIMIT_S),
         arrays=None if samples is None else read_samples(samples),
         unshaped=graph.unshaped,
         coarse=sessions[0].device != "cpu",

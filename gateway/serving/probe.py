@@ -34,8 +34,9 @@ DISTINCT_ROWS: Final = 5
 PROVEN_SIZES: Final = (2, 3, 4, 5)
 #: The largest batch size that is chosen where the settings name none.
 DEFAULT_CAP: Final = 32
-#: A larger batch must make a row at least this much cheaper to be worth its latency.
-WORTHWHILE: Final = 0.97
+#: The smallest batch is chosen whose rows cost no more than the cheapest ones over this: what a
+#: larger one saves beyond that is not worth its latency.
+WORTHWHILE: Final = 0.95
 #: What a batch costs the gateway beside the run itself; it speaks for larger batches.
 BATCH_OVERHEAD_NS: Final = 50_000
 #: No batch is grown to take longer than this where the settings give no latency objective.
@@ -102,6 +103,7 @@ class _Probe:
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
         run: Run,
+        trial: Run | None,
         settings: ModelSettings,
         arrays: Mapping[str, Array] | None,
         coarse: bool,
@@ -112,6 +114,7 @@ class _Probe:
         self.outputs = outputs
         self.names = [spec.name for spec in outputs]
         self.run_model = run
+        self.try_model = trial or run
         self.settings = settings
         self.arrays = arrays
         self.coarse = coarse
@@ -120,7 +123,7 @@ class _Probe:
         self.last_refusal = ""
 
     def run(self, feeds: Feeds) -> list[Array]:
-        return self.run_model(feeds, self.names)
+        return self.try_model(feeds, self.names)
 
     def find_sample(self, axes: Axes, count: int) -> _Sample | None:
         """Rows that the model runs one by one, or ``None`` where it refuses all that we know."""
@@ -240,7 +243,8 @@ class _Probe:
         objective_ns = int(self.settings.latency_objective_ms * 1e6)
         too_slow = min(TOO_SLOW_NS, objective_ns or TOO_SLOW_NS)
         latency: dict[int, int] = {}
-        best, best_row_ns, misses = 1, float("inf"), 0
+        row_ns: dict[int, float] = {}
+        note = ""
         for size in sizes:
             if size > 1 and (time.monotonic() > end or size * row_bytes > MOST_BYTES):
                 break
@@ -250,33 +254,31 @@ class _Probe:
                 except BatchFailedError as error:
                     if chosen or size <= PROVEN_SIZES[-1]:
                         raise
-                    return latency, str(error)
+                    note = str(error)
+                    break
             least, median = self._time(sample, size)
             if not chosen and size > 1 and least > too_slow:
                 break
             latency[size] = median
-            row_ns = (least + BATCH_OVERHEAD_NS) / size
-            misses = 0 if row_ns < best_row_ns * WORTHWHILE else misses + 1
-            if misses == 0:
-                best, best_row_ns = size, row_ns
-            elif misses == 2 and not chosen:
-                break
+            row_ns[size] = (least + BATCH_OVERHEAD_NS) / size
         if chosen:
             tried = max(latency)
             note = "" if tried == largest else f"batches above {tried} were not tried at load"
             return latency, note
-        return {size: ns for size, ns in latency.items() if size <= best}, ""
+        cheap = min(row_ns.values()) / WORTHWHILE
+        best = min(size for size, ns in row_ns.items() if ns <= cheap)
+        return {size: ns for size, ns in latency.items() if size <= best}, note
 
     def _time(self, sample: _Sample, size: int) -> tuple[int, int]:
         """The least and the median time of a few runs, in nanoseconds; the first is not counted."""
         count = len(sample.rows)
         feeds = stack([sample.rows[index % count] for index in range(size)], sample.axes)
-        self.run(feeds)
+        self.run_model(feeds, self.names)
         times: list[int] = []
-        end = time.monotonic() + self.budget.measurement_s / 15
-        while len(times) < 7 and (not times or time.monotonic() < end):
+        end = time.monotonic() + self.budget.measurement_s / 30
+        while len(times) < 30 and (len(times) < 3 or time.monotonic() < end):
             start = time.perf_counter_ns()
-            self.run(feeds)
+            self.run_model(feeds, self.names)
             times.append(time.perf_counter_ns() - start)
         return min(times), int(statistics.median(times))
 
@@ -287,6 +289,7 @@ def probe(
     run: Run,
     settings: ModelSettings,
     *,
+    trial: Run | None = None,
     arrays: Mapping[str, Array] | None = None,
     unshaped: frozenset[str] = frozenset(),
     coarse: bool = False,
@@ -296,7 +299,9 @@ def probe(
 
     Args:
         inputs, outputs: as the graph declares them, without batch axes.
-        run: runs the model.
+        run: runs the model; what is measured.
+        trial: runs the model on inputs that nobody vouches for, with a time limit perhaps; ``run``
+            where ``None``.
         settings: what the user wants: ``max_batch_size``, ``probe``, axes by tensor.
         arrays: the user's sample rows by input name; ``None`` makes samples up.
         unshaped: outputs of which the graph does not tell the rank.
@@ -306,7 +311,7 @@ def probe(
     Raises:
         LoadError: the settings or ``arrays`` do not fit the inputs.
     """
-    work = _Probe(inputs, outputs, run, settings, arrays, coarse, budget or Budget())
+    work = _Probe(inputs, outputs, run, trial, settings, arrays, coarse, budget or Budget())
     wanted = settings.max_batch_size
     guesses = [] if wanted == 0 else guess_axes(work.fed, settings.inputs)
     reasons: list[str] = []
@@ -384,9 +389,9 @@ def _no_sample(work: _Probe) -> str:
 
 def _declared(work: _Probe, axes: Axes) -> Axes:
     """The outputs' batch axes as the settings or the graph have them, for ``probe = false``."""
-    symbols = {
-        spec.symbols[axis] for spec in work.fed if (axis := axes[spec.name]) is not None
-    } - {""}
+    symbols = {spec.symbols[axis] for spec in work.fed if (axis := axes[spec.name]) is not None} - {
+        ""
+    }
     found: Axes = {}
     for spec in work.outputs:
         stated = work.settings.outputs.get(spec.name, TensorSettings()).batch_axis

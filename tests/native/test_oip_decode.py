@@ -5,11 +5,11 @@ import struct
 
 import numpy as np
 import pytest
+from gateway._native import oip
+from gateway._native.oip import DecodeError, decode_infer_request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway._native import oip
-from gateway._native.oip import DecodeError, decode_infer_request
 from gateway.protos import message
 
 ModelInferRequest = message("ModelInferRequest")
@@ -30,7 +30,7 @@ TYPED_FORMS = {
 }
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """One of the codec's stricter rules refuses what protobuf accepts."""
 
 
@@ -46,7 +46,7 @@ def parameters_of(entries):
 def typed_data_of(tensor):
     field, code = TYPED_FORMS.get(tensor.datatype, (None, None))
     if any(name.name != field for name, _ in tensor.contents.ListFields()):
-        raise Refused
+        raise RefusedError
     if field is None:
         return b""
     elements = list(getattr(tensor.contents, field))
@@ -55,7 +55,7 @@ def typed_data_of(tensor):
     try:
         return struct.pack(f"<{len(elements)}{code}", *elements)
     except struct.error as error:
-        raise Refused from error
+        raise RefusedError from error
 
 
 def reference(data: bytes):
@@ -68,17 +68,17 @@ def reference(data: bytes):
         typed = bool(tensor.contents.ListFields())
         if parameters and "shared_memory_region" in parameters:
             if typed:
-                raise Refused
+                raise RefusedError
             value = None
         elif request.raw_input_contents:
             if typed or not raw:
-                raise Refused
+                raise RefusedError
             value = raw.pop(0)
         else:
             value = typed_data_of(tensor)
         inputs.append((tensor.name, tensor.datatype, tuple(tensor.shape), parameters, value))
     if raw:
-        raise Refused
+        raise RefusedError
     return (
         request.model_name,
         request.model_version,
@@ -107,7 +107,7 @@ def comparable(value):
 def assert_reads_as_protobuf_does(data: bytes) -> None:
     try:
         expected = reference(data)
-    except Exception:  # protobuf's DecodeError is a class of the runtime in use; or Refused
+    except Exception:  # protobuf's DecodeError is a class of the runtime in use; or RefusedError
         with pytest.raises(DecodeError) as caught:
             decode_infer_request(data)
         assert 0 <= caught.value.offset <= len(data)

@@ -10,9 +10,10 @@ import onnx
 from onnx import helper
 
 from gateway.errors import LoadError
+from gateway.serving.onnx.session import WIDENED
 from gateway.serving.onnx.skim import skim
 from gateway.serving.signature import TensorSpec
-from gateway.types import DATATYPES_BY_ONNX
+from gateway.types import BF16, BYTES, DATATYPES_BY_ONNX
 
 #: From this version of the format on, an initializer that is listed among the graph's inputs too
 #: is a default on purpose; before it, every initializer had to be listed.
@@ -26,7 +27,7 @@ class Graph:
     Attributes:
         path: the file.
         model: what to open a session on: the file, or the bytes of the model that was made of it
-            where the graph had to be changed (ZipMap).
+            where the graph had to be changed (ZipMap, or BF16 beside text).
         inputs, outputs: as the file declares them; no batch axis is decided yet.
         unshaped: outputs of which the file does not even tell the rank; their ``shape`` is a
             placeholder.
@@ -75,9 +76,11 @@ def read_graph(path: Path, shapes: dict[str, tuple[int, ...]] | None = None) -> 
     ]
     if not outputs:
         raise LoadError(f"{path.name} has no outputs: there is nothing to serve")
+    # See WIDENED: text in and BF16 out is what ONNX Runtime's Python API cannot do in one run.
+    widened = any(i.datatype is BYTES for i in inputs) and any(o.datatype is BF16 for o in outputs)
     return Graph(
         path=path,
-        model=_without_zipmap(path) if classes else path,
+        model=_adapted(path, widened) if classes or widened else path,
         inputs=tuple(inputs),
         outputs=tuple(outputs),
         unshaped=frozenset(
@@ -210,18 +213,30 @@ def _probabilities(name: str, labels: tuple[str, ...]) -> TensorSpec:
     return TensorSpec(name, DATATYPES_BY_ONNX[1], (-1, len(labels)), ("", ""), labels=labels)
 
 
-def _without_zipmap(path: Path) -> bytes:
-    """The model with each ZipMap that makes an output replaced by its input, the tensor."""
+def _adapted(path: Path, widen: bool) -> bytes:
+    """The model with changes to its outputs that leave their values alone, as bytes.
+
+    Each ZipMap that makes an output gives way to its input, the tensor; with ``widen`` each BF16
+    output is given in FP32 under a name that ends with ``WIDENED``.
+    """
     model = onnx.load(str(path), load_external_data=False)
-    classes = _zipmap_classes(model.graph)
-    for node in model.graph.node:
+    graph = model.graph
+    classes = _zipmap_classes(graph)
+    for node in graph.node:
         if node.op_type == "ZipMap" and node.output[0] in classes:
             node.op_type, node.domain = "Identity", ""
             del node.attribute[:]
-    for value in model.graph.output:
+    for value in graph.output:
+        tensor = value.type.tensor_type
         if value.name in classes:
             shape = [None, len(classes[value.name])]
             value.CopyFrom(helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, shape))
+        elif widen and tensor.elem_type == onnx.TensorProto.BFLOAT16:
+            wide = value.name + WIDENED
+            graph.node.append(
+                helper.make_node("Cast", [value.name], [wide], to=onnx.TensorProto.FLOAT)
+            )
+            value.name, tensor.elem_type = wide, onnx.TensorProto.FLOAT
     if not any(opset.domain == "" for opset in model.opset_import):
         # A pure ai.onnx.ml graph need not import the standard operators, of which Identity is one.
         model.opset_import.append(helper.make_opsetid("", 13))

@@ -9,14 +9,15 @@ import functools
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
 
-from gateway.errors import InferenceFailed, InvalidTensor, LoadError, StartupError
+from gateway.errors import GatewayError, InferenceFailed, InvalidTensor, LoadError, StartupError
 from gateway.serving.settings import ModelSettings
 from gateway.types import BF16, BYTES, DATATYPES, Array, DataType
 
@@ -38,6 +39,11 @@ ORT_TYPES: Final[dict[str, DataType]] = {
         "float16": "FP16", "bfloat16": "BF16", "float": "FP32", "double": "FP64",
     }.items()
 }  # fmt: skip
+
+#: An output of this ending gives, in FP32, the BF16 output of the name before it. ONNX Runtime's
+#: Python API takes text only in a plain run, and gives BF16 only from another kind of run, so
+#: ``serving/onnx/graph.py`` adds such outputs to a model that has both.
+WIDENED: Final = ".as_float32"
 
 #: Chosen for a server whose batch size changes from run to run: the exhaustive search of cuDNN
 #: algorithms would run again for each new shape, and doubling arenas would keep memory that
@@ -183,7 +189,7 @@ class OnnxSession:
         inputs, outputs: data types by tensor name, in the graph's order; optional inputs included.
     """
 
-    __slots__ = ("_special_inputs", "device", "inputs", "outputs", "providers", "raw")
+    __slots__ = ("_raw_names", "_special_inputs", "device", "inputs", "outputs", "providers", "raw")
 
     def __init__(self, raw: Any, device: str) -> None:
         self.raw: Final = raw
@@ -192,15 +198,15 @@ class OnnxSession:
         self.inputs: Final = _datatypes(
             "input", [*raw.get_inputs(), *raw.get_overridable_initializers()]
         )
-        self.outputs: Final = _datatypes("output", raw.get_outputs())
+        raw_outputs = _datatypes("output", raw.get_outputs())
+        self._raw_names = {name.removesuffix(WIDENED): name for name in raw_outputs}
+        self.outputs: Final = {
+            name: BF16 if raw_name.endswith(WIDENED) else raw_outputs[raw_name]
+            for name, raw_name in self._raw_names.items()
+        }
         self._special_inputs = frozenset(
             name for name, datatype in self.inputs.items() if datatype in (BF16, BYTES)
         )
-        if BF16 in self.outputs.values() and BYTES in self.inputs.values():
-            raise LoadError(
-                "the model takes BYTES and gives BF16: ONNX Runtime's Python API cannot carry both"
-                " in one run; cast the BF16 output to FP32 in the graph"
-            )
 
     def run(
         self,
@@ -221,34 +227,30 @@ class OnnxSession:
             Arrays of the same convention (BYTES elements are ``str``), owned by the caller.
 
         Raises:
-            InvalidTensor: a BYTES element is not UTF-8, the only text ONNX Runtime takes.
-            InferenceFailed: with ONNX Runtime's own message.
+            InvalidTensor: a BYTES element is not UTF-8, the only text ONNX Runtime takes, or
+                ONNX Runtime blames the inputs' names, types or shapes.
+            InferenceFailed: anything else, with ONNX Runtime's own message.
         """
         values: dict[str, Any] = dict(feeds)
         for name in self._special_inputs.intersection(values):
             values[name] = self._feed(name, values[name])
-        wanted = list(outputs)
-        options = runtime().RunOptions() if limit_s is not None else None
-        timer = threading.Timer(limit_s or 0.0, setattr, (options, "terminate", True))
-        if options is not None:
-            options.log_severity_level = 4
-            timer.start()
+        wanted = [self._raw_names.get(name, name) for name in outputs]
         try:
-            if not any(self.outputs[name] is BF16 for name in wanted):
-                result: list[Array] = self.raw.run(wanted, values, options)
-                return result
-            made = runtime().OrtValue.ortvalue_from_numpy
-            for name, value in values.items():
-                if isinstance(value, np.ndarray):
-                    values[name] = made(value)
-            return [
-                _fetch(output) for output in self.raw.run_with_ort_values(wanted, values, options)
-            ]
+            with _time_limit(limit_s) as options:
+                if any(self.outputs.get(name) is BF16 for name in wanted):
+                    made = runtime().OrtValue.ortvalue_from_numpy
+                    for name, value in values.items():
+                        if isinstance(value, np.ndarray):
+                            values[name] = made(value)
+                    results = self.raw.run_with_ort_values(wanted, values, options)
+                    return [_fetch(output) for output in results]
+                results = self.raw.run(wanted, values, options)
         except Exception as error:
-            # ONNX Runtime raises a dozen classes for the same thing: this run failed.
-            raise InferenceFailed(str(error).strip()) from error
-        finally:
-            timer.cancel()
+            raise blame(error) from error
+        return [
+            narrowed(array) if name.endswith(WIDENED) else array
+            for name, array in zip(wanted, results, strict=True)
+        ]
 
     def _feed(self, name: str, array: Array) -> Any:
         """The form in which ONNX Runtime takes a BF16 or BYTES input."""
@@ -256,6 +258,38 @@ class OnnxSession:
             return text(name, array)
         contiguous = np.ascontiguousarray(array).reshape(array.shape)
         return runtime().OrtValue.ortvalue_from_numpy_with_onnx_type(contiguous, BF16.onnx)
+
+
+@contextmanager
+def _time_limit(limit_s: float | None) -> Iterator[Any]:
+    """Run options under which ONNX Runtime gives up after ``limit_s``; ``None`` without a limit."""
+    if limit_s is None:
+        yield None
+        return
+    options = runtime().RunOptions()
+    options.log_severity_level = 4
+    timer = threading.Timer(limit_s, setattr, (options, "terminate", True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield options
+    finally:
+        timer.cancel()
+
+
+def blame(error: Exception) -> GatewayError:
+    """The error to raise for what a run raised: whose fault it is, with ONNX Runtime's message."""
+    message = str(error).strip()
+    if type(error).__name__ == "InvalidArgument":
+        return InvalidTensor(f"ONNX Runtime refuses the inputs: {message}")
+    return InferenceFailed(f"ONNX Runtime failed to run the model: {message}")
+
+
+def narrowed(array: Array) -> Array:
+    """BF16 bits of FP32 values that were BF16 before; nothing is rounded."""
+    return (
+        (np.ascontiguousarray(array).view(np.uint32) >> 16).astype(np.uint16).reshape(array.shape)
+    )
 
 
 def text(name: str, array: Array) -> Array:

@@ -1,0 +1,107 @@
+"""ModelInfer: one request, one answer."""
+
+import asyncio
+from typing import Final, Protocol
+
+from gateway.clock import Clock, monotonic_ns
+from gateway.errors import GatewayError, ShuttingDown
+from gateway.front.grpc_calls import Context, MessageLimit, abort
+from gateway.front.wire_proto import Extent, SharedMemory, decode_request, encode_response
+from gateway.types import InferRequest, InferResponse, Parameters, Reply
+
+
+class Pending(Protocol):
+    """A request that was accepted and not yet answered."""
+
+    def cancel(self) -> None:
+        """Nobody waits any more: the reply is not called after this."""
+
+
+class Dispatcher(Protocol):
+    """Where requests go."""
+
+    def submit(self, request: InferRequest, reply: Reply) -> Pending:
+        """Accept a request; ``reply`` is called once, later, with its answer or error."""
+
+
+class Inference:
+    """The two inference calls' way to the dispatcher. For the event loop's thread only.
+
+    Attributes:
+        draining: set at shutdown, from when on new requests are refused.
+    """
+
+    __slots__ = ("_clock", "_dispatcher", "_limit", "_shared_memory", "draining")
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        shared_memory: SharedMemory,
+        limit: MessageLimit,
+        clock: Clock = monotonic_ns,
+    ) -> None:
+        self._dispatcher: Final = dispatcher
+        self._shared_memory: Final = shared_memory
+        self._limit: Final = limit
+        self._clock: Final = clock
+        self.draining = False
+
+    def decode(
+        self, data: bytes, remaining_s: float | None
+    ) -> tuple[InferRequest, dict[str, Extent]]:
+        """The request in ``data``; ``remaining_s`` is the call's own deadline, ``None`` for none.
+
+        Raises ``GatewayError`` where there is none, or the server takes no more.
+        """
+        if self.draining:
+            raise ShuttingDown("the server is shutting down and takes no new requests")
+        self._limit.check(data)
+        now_ns = self._clock()
+        deadline_ns = 0 if remaining_s is None else now_ns + int(remaining_s * 1e9)
+        return decode_request(data, deadline_ns, now_ns, self._shared_memory)
+
+    def submit(self, request: InferRequest, reply: Reply) -> Pending:
+        """Hand ``request`` to the dispatcher; raises ``GatewayError`` where it is refused."""
+        return self._dispatcher.submit(request, reply)
+
+    def encode(
+        self,
+        answer: InferResponse | GatewayError,
+        placed: dict[str, Extent],
+        *,
+        parameters: Parameters | None = None,
+        stream: bool = False,
+    ) -> bytes | Exception:
+        """The answer's bytes, or what became of it. Raises nothing: it runs inside a reply."""
+        if isinstance(answer, GatewayError):
+            return answer
+        try:
+            return encode_response(
+                answer, placed, self._shared_memory, parameters=parameters, stream=stream
+            )
+        except Exception as error:
+            return error
+
+    async def infer(self, data: bytes, context: Context) -> bytes:
+        """Serve one ModelInfer call: the bytes of its answer."""
+        try:
+            request, placed = self.decode(data, context.time_remaining())
+            done: asyncio.Future[bytes | Exception] = asyncio.get_running_loop().create_future()
+
+            def reply(answer: InferResponse | GatewayError) -> None:
+                encoded = self.encode(answer, placed)
+                # The call may have been cancelled in this very turn of the loop.
+                if not done.done():
+                    done.set_result(encoded)
+
+            pending = self.submit(request, reply)
+        except Exception as error:
+            await abort(context, error)
+        try:
+            result = await done
+        except asyncio.CancelledError:
+            pending.cancel()
+            raise
+        if not isinstance(result, bytes):
+            await abort(context, result)
+        return result
