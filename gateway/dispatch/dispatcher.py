@@ -5,7 +5,7 @@ import asyncio
 from gateway.dispatch.classification import classify
 from gateway.dispatch.route import RouteTable
 from gateway.errors import GatewayError, InvalidTensor, QueueFull, ShuttingDown
-from gateway.serving.lane import Cancellable, Lane
+from gateway.serving.lane import Lane
 from gateway.types import BYTES, Array, InferOutput, InferRequest, InferResponse, Reply
 
 #: Which outputs a request gets: the index in the signature, and the classes asked for.
@@ -30,7 +30,7 @@ class Pending:
         self._request = request
         self._selection = selection
         self._reply = reply
-        self._place: Cancellable = lane.submit(request, self)
+        self._place = lane.submit(request, self)
 
     def cancel(self) -> None:
         """Nobody waits any more: ``reply`` is not called after this; a waiting place is freed.
@@ -40,7 +40,7 @@ class Pending:
         if self._reply is not _nobody:
             self._reply = _nobody
             self._dispatcher.inflight -= 1
-            self._place.cancel()
+            self._lane.cancel(self._place)
 
     def complete(self, arrays: list[Array]) -> None:
         """Called by the lane with the outputs in the signature's order."""

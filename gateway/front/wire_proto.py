@@ -92,7 +92,7 @@ def encode_response(
     bytes: the response's arrays are not needed afterwards. Raises what writing to shared memory
     raises.
     """
-    outputs: list["EncodedOutput"] = []
+    outputs: list[EncodedOutput] = []
     for output in response.outputs:
         array = output.array
         data = encode_bytes_tensor(array) if output.datatype is BYTES else array

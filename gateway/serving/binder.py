@@ -6,9 +6,9 @@ together with it.
 """
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
 from math import prod
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -49,8 +49,7 @@ class Layout:
         return (*item[:axis], rows, *item[axis:])
 
 
-@dataclass(slots=True)
-class Bound:
+class Bound(NamedTuple):
     """The inputs of one request, proven: ready to become tickets.
 
     ``buffers`` follow the signature's order; ``inputs`` are the same as they came, for slicing.
@@ -59,7 +58,7 @@ class Bound:
     group: Group
     rows: int
     buffers: list[Any]
-    inputs: list[InferInput | None]
+    inputs: Sequence[InferInput | None]
 
 
 class _Expected:
@@ -98,13 +97,14 @@ class InputBinder:
         self._batched = signature.max_batch_size > 0
         self._expected = [_Expected(spec) for spec in signature.inputs]
         self._groups: dict[Any, Group] = {}
+        self._only: Group | None = None
         #: Whether every request has one and the same layout, so that there is one group only.
         self.fixed = all(
             e.item is not None and not e.optional and not (self._batched and e.axis is None)
             for e in self._expected
         )
 
-    def bind(self, inputs: list[InferInput]) -> Bound:
+    def bind(self, inputs: Sequence[InferInput]) -> Bound:
         """Prove and order the inputs of one request.
 
         Raises:
@@ -112,20 +112,21 @@ class InputBinder:
                 size does not fit; the message says what was expected and what was given.
         """
         expected = self._expected
+        ordered: Sequence[InferInput | None] = inputs
         if len(inputs) != len(expected):
-            return self._bind(self._in_order(inputs))
-        for given, wanted in zip(inputs, expected, strict=True):
-            if given.name != wanted.name:
-                return self._bind(self._in_order(inputs))
-        return self._bind(inputs)  # type: ignore[arg-type]
-
-    def _bind(self, inputs: list[InferInput | None]) -> Bound:
+            ordered = self._in_order(inputs)
+        else:
+            for given, wanted in zip(inputs, expected):  # noqa: B905  the lengths are equal
+                if given.name != wanted.name:
+                    ordered = self._in_order(inputs)
+                    break
         rows = -1
         buffers: list[Any] = []
-        for given, wanted in zip(inputs, self._expected, strict=True):
-            if given is None:
+        for given_or_none, wanted in zip(ordered, expected):  # noqa: B905
+            if given_or_none is None:
                 buffers.append(None)
                 continue
+            given = given_or_none
             if given.datatype is not wanted.datatype:
                 raise self._wrong_datatype(given, wanted)
             shape = given.shape
@@ -140,7 +141,7 @@ class InputBinder:
                 here = shape[axis]
                 if here != rows:
                     if rows >= 0:
-                        raise self._wrong_rows(inputs)
+                        raise self._wrong_rows(ordered)
                     rows = here
             if item == wanted.item:
                 size = wanted.item_bytes * here
@@ -154,19 +155,19 @@ class InputBinder:
             elif (data.nbytes if isinstance(data, np.ndarray) else len(data)) != size:
                 raise self._wrong_size(given, size)
             buffers.append(data)
-        if rows < 0:
-            rows = 1
-        return Bound(self._group(inputs), rows, buffers, inputs)
+        group = self._only if self._only is not None else self._group(ordered)
+        return Bound(group, rows if rows >= 0 else 1, buffers, ordered)
 
-    def _group(self, inputs: list[InferInput | None]) -> Group:
-        key: Any = None
-        if not self.fixed:
-            key = tuple(
-                [
-                    None if given is None else self._key(given, wanted)
-                    for given, wanted in zip(inputs, self._expected, strict=True)
-                ]
-            )
+    def _group(self, inputs: Sequence[InferInput | None]) -> Group:
+        if self.fixed:
+            self._only = self._new_group(inputs)
+            return self._only
+        key = tuple(
+            [
+                None if given is None else self._key(given, wanted)
+                for given, wanted in zip(inputs, self._expected, strict=True)
+            ]
+        )
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = self._new_group(inputs)
@@ -186,7 +187,7 @@ class InputBinder:
             value = hashlib.blake2b(value, digest_size=16).digest()
         return given.shape, value
 
-    def _new_group(self, inputs: list[InferInput | None]) -> Group:
+    def _new_group(self, inputs: Sequence[InferInput | None]) -> Group:
         if len(self._groups) >= MAX_GROUPS:
             self._groups = {key: group for key, group in self._groups.items() if group.waiting}
         layout = []
@@ -209,7 +210,7 @@ class InputBinder:
         axes = tuple(wanted.axis for wanted in self._expected)
         return Group(layout, self._levels, Layout(tuple(items), axes))
 
-    def _in_order(self, inputs: list[InferInput]) -> list[InferInput | None]:
+    def _in_order(self, inputs: Sequence[InferInput]) -> list[InferInput | None]:
         """The inputs in the signature's order; proves that exactly the right ones came."""
         given = {tensor.name: tensor for tensor in inputs}
         known = {wanted.name for wanted in self._expected}
@@ -248,7 +249,7 @@ class InputBinder:
             f"expected {wanted.datatype.name}, got {given.datatype.name}"
         )
 
-    def _wrong_rows(self, inputs: list[InferInput | None]) -> InvalidTensor:
+    def _wrong_rows(self, inputs: Sequence[InferInput | None]) -> InvalidTensor:
         rows = {
             given.name: given.shape[wanted.axis]
             for given, wanted in zip(inputs, self._expected, strict=True)
@@ -275,7 +276,7 @@ class InputBinder:
         )
 
 
-def slice_rows(inputs: list[InferInput | None], layout: Layout, start: int, stop: int) -> list[Any]:
+def slice_rows(inputs: Sequence[InferInput | None], layout: Layout, start: int, stop: int) -> list[Any]:
     """The buffers of rows ``start`` to ``stop`` of a request; shared inputs are passed whole."""
     parts: list[Any] = []
     for given, axis in zip(inputs, layout.axes, strict=True):

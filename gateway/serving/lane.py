@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -45,13 +45,6 @@ class Sink(Protocol):
 
     def fail(self, error: GatewayError) -> None:
         """There is no answer."""
-
-
-class Cancellable(Protocol):
-    """What ``Lane.submit`` gives back."""
-
-    def cancel(self) -> None:
-        """Nobody waits any more: free the place if it still waits, call no sink."""
 
 
 class Lane:
@@ -110,6 +103,7 @@ class Lane:
             self._queue.observe(rows, ns)
         self._output_axes = [spec.batch_axis or 0 for spec in loaded.signature.outputs]
         self._plain_split = not any(self._output_axes)
+        self._only_output = self._plain_split and len(self._output_axes) == 1
         self._pending = 0
         self._empty: asyncio.Future[None] | None = None
         self._scheduled = False
@@ -132,22 +126,26 @@ class Lane:
         """Requests in the queue."""
         return len(self._queue)
 
-    def submit(self, request: InferRequest, sink: Sink) -> Cancellable:
+    def submit(self, request: InferRequest, sink: Sink) -> "Place":
         """Accept a request: prove its inputs and put it into the queue.
+
+        Returns:
+            what ``cancel`` takes.
 
         Raises:
             InvalidTensor: the inputs do not fit the signature.
             QueueFull: the queue holds as many requests as it may.
         """
-        bound = self.binder.bind(request.inputs)
+        group, rows, buffers, inputs = self.binder.bind(request.inputs)
         now_ns = request.received_ns
         deadline_ns = request.deadline_ns
         if not deadline_ns and self._default_timeout_ns:
             deadline_ns = now_ns + self._default_timeout_ns
         level = self._level(request) if self._levels > 1 else 0
-        if bound.rows > self.max_rows:
+        if rows > self.max_rows:
+            bound = Bound(group, rows, buffers, inputs)
             return self._submit_slices(bound, sink, deadline_ns, level, now_ns)
-        ticket = Ticket(bound.group, bound.rows, bound.buffers, sink, deadline_ns, level)
+        ticket = Ticket(group, rows, buffers, sink, deadline_ns, level)
         if not self._queue.put(ticket, now_ns):
             raise self._full(1)
         self._pending += 1
@@ -156,11 +154,20 @@ class Lane:
         if self.inline and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._run_inline)
-        return _Place(self, ticket)
+        return ticket
 
-    def cancel(self, ticket: Ticket) -> None:
-        """Forget a ticket's caller; frees its place when it still waits."""
+    def cancel(self, place: "Place") -> None:
+        """Nobody waits any more: free the place if it still waits, call no sink.
+
+        For a request that has not been answered.
+        """
         self.stats.requests_cancelled += 1
+        if isinstance(place, _Slices):
+            place.abandon()
+        else:
+            self._drop(place)
+
+    def _drop(self, ticket: Ticket) -> None:
         if self._queue.cancel(ticket):
             ticket.release()
             self._settle(1)
@@ -295,7 +302,9 @@ class Lane:
         start = 0
         for ticket in tickets:
             stop = start + ticket.rows
-            if self._plain_split:
+            if self._only_output:
+                self._give(ticket, [arrays[0][start:stop]])
+            elif self._plain_split:
                 self._give(ticket, [array[start:stop] for array in arrays])
             else:
                 parts = [
@@ -382,7 +391,7 @@ class Lane:
 
     def _submit_slices(
         self, bound: Bound, sink: Sink, deadline_ns: int, level: int, now_ns: int
-    ) -> Cancellable:
+    ) -> "Place":
         """Run a request with more rows than a batch may have in slices, answered whole."""
         if not self.loaded.settings.allow_slicing:
             raise InvalidTensor(
@@ -410,19 +419,6 @@ class Lane:
         return slices
 
 
-class _Place:
-    """A request's place in a lane."""
-
-    __slots__ = ("_lane", "_ticket")
-
-    def __init__(self, lane: Lane, ticket: Ticket) -> None:
-        self._lane = lane
-        self._ticket = ticket
-
-    def cancel(self) -> None:
-        self._lane.cancel(self._ticket)
-
-
 class _Slices:
     """A request that is larger than a batch: gathers its parts' answers into one."""
 
@@ -435,11 +431,11 @@ class _Slices:
         self._done = False
         self.tickets: list[Ticket] = []
 
-    def cancel(self) -> None:
+    def abandon(self) -> None:
+        """Drop the parts that still wait; what comes of the others is ignored."""
         self._done = True
         for ticket in self.tickets:
-            if not ticket.cancelled:
-                self._lane.cancel(ticket)
+            self._lane._drop(ticket)
 
     def complete(self, number: int, arrays: list[Array]) -> None:
         if self._done:
@@ -458,7 +454,11 @@ class _Slices:
         if self._done:
             return
         self._sink.fail(error)
-        self.cancel()
+        self.abandon()
+
+
+#: Where an accepted request is, for ``Lane.cancel``.
+Place: TypeAlias = Ticket | _Slices
 
 
 class _Part:

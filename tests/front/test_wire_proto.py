@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -32,9 +32,7 @@ class Region:
 
 
 def decode(request, deadline_ns=0, received_ns=0, region=None):
-    return decode_request(
-        request.SerializeToString(), deadline_ns, received_ns, region or Region()
-    )
+    return decode_request(request.SerializeToString(), deadline_ns, received_ns, region or Region())
 
 
 def one_input(datatype="FP32", shape=(1,), raw=None, **parameters):
@@ -140,7 +138,9 @@ def test_a_timeout_that_is_no_number_is_refused(value):
 
 
 def test_bytes_that_are_no_request_are_malformed():
-    with pytest.raises(MalformedRequest, match="no ModelInferRequest: at byte 1: expected a length"):
+    with pytest.raises(
+        MalformedRequest, match="no ModelInferRequest: at byte 1: expected a length"
+    ):
         decode_request(b"\x0a\x05abc", 0, 0, Region())
 
 
@@ -181,6 +181,7 @@ def test_an_output_in_shared_memory_leaves_its_entry_empty():
     assert region.memory[32:43] == b"\x02\0\0\0\xc3\xa9\x01\0\0\0b"
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([d for d in DATATYPES.values() if d.name not in ("BYTES", "BF16")]).flatmap(
         lambda datatype: st.tuples(

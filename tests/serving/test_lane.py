@@ -375,7 +375,7 @@ def test_whatever_happens_every_request_gets_its_own_answer_once(inline, steps):
                     callers.append(caller)
                 case ("cancel", index) if index < len(callers):
                     if not callers[index].calls and index not in cancelled:
-                        places[index].cancel()
+                        served.cancel(places[index])
                         cancelled.add(index)
                 case ("advance", ns):
                     clock.advance(ns)
