@@ -29,7 +29,7 @@ def link_package() -> Path:
 
 
 def extensions() -> list[Extension]:
-    """Cythonize ``_native/*.pyx``, warnings as errors."""
+    """Cythonize ``_native/*.pyx``; warnings are errors."""
     sources = link_package()
     flags = ["-O3", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
     # A compiler we have not met may warn about generated code; it must not keep its owner from

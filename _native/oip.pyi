@@ -2,8 +2,9 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy.typing as npt
-from gateway._native.bytes_tensor import DecodeError as DecodeError
 from typing_extensions import Buffer
+
+from gateway._native.bytes_tensor import DecodeError as DecodeError
 
 COPY_LIMIT: int
 MAX_TENSORS: int

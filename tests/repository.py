@@ -211,6 +211,13 @@ def build_repository(path: Path) -> Path:
     models.add("slow", slow, "inline = false\n")
     models.add("crowded", slow, "inline = false\nmax_queue_size = 1\n")
     models.add("unloadable", rows)
+    models.add("echo", lambda: echo("FP32"))
+    return path
+
+
+def add_broken_versions(path: Path) -> Path:
+    """One model of which nothing can be loaded, and one of whose versions the second cannot."""
+    models = ModelDirectory(path)
     models.add("versions", rows, 'version_policy = "all"\n')
     models.add_broken("versions", "2")
     models.add_broken("broken")

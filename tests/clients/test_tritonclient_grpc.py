@@ -2,7 +2,6 @@
 
 import queue
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,9 +33,13 @@ def test_async_infer(
 ) -> None:
     arrays = {str(i): sample("FP32", (1 + i % 3, 4), seed=i) for i in range(32)}
     for name, x in arrays.items():
-        callback = partial(lambda result, error: answers.put((result, error)))
-        client.async_infer("rows", given(x), callback, request_id=name)
-    for _ in arrays:
+        client.async_infer(
+            "rows",
+            given(x),
+            lambda result, error: answers.put((result, error)),
+            request_id=name,
+        )
+    for _ in range(len(arrays)):
         result, error = answers.get(timeout=30)
         assert error is None
         x = arrays.pop(result.get_response().id)

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from tests.fronts import FRONTS, Front
-from tests.repository import build_repository
+from tests.repository import add_broken_versions, build_repository
 from tests.server import GatewayProcess
 
 
 @pytest.fixture(scope="package")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_repository(tmp_path_factory.mktemp("models"))
+    return add_broken_versions(build_repository(tmp_path_factory.mktemp("models")))
 
 
 @pytest.fixture(scope="package")

@@ -108,7 +108,7 @@ def test_binary_data_size_that_does_not_fit_the_body(http: HttpBinary, size: int
     message = refused(
         http, header + X.tobytes(), {"Inference-Header-Content-Length": str(len(header))}
     )
-    assert str(size) in message or "32" in message
+    assert "binary" in message
 
 
 def test_binary_data_that_no_input_claims(http: HttpBinary) -> None:

@@ -63,7 +63,7 @@ def test_full_queue(front: Front, gateway: GatewayProcess, pool: ThreadPoolExecu
     for error in refused:
         assert isinstance(error, RefusedError)
         assert error.code in ("UNAVAILABLE", None)
-        assert "exceeds maximum queue size" in error.message.lower()
+        assert "maximum queue size" in error.message
     for other in others:
         other.close()
 

@@ -43,9 +43,20 @@ def test_unknown_version(front: Front) -> None:
     assert_refused(front, replace(RIGHT, version="77"), "NOT_FOUND", "rows", "77")
 
 
+def test_model_that_was_unloaded(front: Front) -> None:
+    assert front.gateway.post("/v2/repository/models/unloadable/unload", {})[0] == 200
+    try:
+        for version in ("", "1"):
+            request = replace(RIGHT, model="unloadable", version=version)
+            assert_refused(front, request, "NOT_FOUND", "unloadable", "has no available versions")
+    finally:
+        assert front.gateway.post("/v2/repository/models/unloadable/load", {})[0] == 200
+    np.testing.assert_array_equal(front.infer(replace(RIGHT, model="unloadable"))["y"], rows_of(X))
+
+
 def test_model_of_which_nothing_could_be_loaded(front: Front) -> None:
     request = replace(RIGHT, model="broken")
-    assert_refused(front, request, "NOT_FOUND", "broken", "has no available versions")
+    assert_refused(front, request, "UNAVAILABLE", "broken", "1", "is not ready", "FAILED")
 
 
 def test_version_that_could_not_be_loaded(front: Front) -> None:
@@ -99,6 +110,11 @@ def test_wrong_shape(front: Front, shape: tuple[int, ...]) -> None:
 def test_negative_dimension(front: Front) -> None:
     x = Tensor.of("x", X, shape=(-2, 4))
     assert_refused(front, Request("rows", (x,)), "INVALID_ARGUMENT", "x", "-2")
+
+
+def test_negative_dimensions_whose_product_is_right(front: Front) -> None:
+    x = Tensor.of("x", X, shape=(-2, -4))
+    assert_refused(front, Request("echo", (x,)), "INVALID_ARGUMENT", "x", "-2")
 
 
 def test_inputs_with_unlike_numbers_of_rows(front: Front) -> None:

@@ -190,13 +190,19 @@ def test_tensors_travel_through_shared_memory(client, tmp_path):
         object_.unlink()
 
 
+def access_lines(caplog):
+    return [record for record in caplog.records if record.name == "gateway.access"]
+
+
 def test_the_access_log_has_a_line_for_each_call(caplog):
     with running(access_log=True) as server, caplog.at_level(logging.INFO, "gateway.access"):
         with triton.InferenceServerClient(server.url) as client:
             client.infer("echo", [an_input(np.ones(2, "f4"))])
             with pytest.raises(InferenceServerException):
                 client.infer("nobody", [])
-        lines = [r for r in caplog.records if r.name == "gateway.access"]
+        # A refusal's line follows it.
+        server.wait_until(lambda: len(access_lines(caplog)) == 2)
+    lines = access_lines(caplog)
     assert [(r.message, r.code) for r in lines] == [
         ("ModelInfer", "OK"),
         ("ModelInfer", "NOT_FOUND"),

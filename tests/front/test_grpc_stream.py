@@ -146,8 +146,10 @@ def test_a_draining_server_answers_what_it_has_read_and_ends_the_stream(server, 
 
 
 def test_an_idle_stream_does_not_hold_up_the_shutdown(server, stub):
+    server.on_loop(lambda: setattr(server.dispatcher, "held", False))
     stream = Stream(stub)
-    server.wait_until(lambda: len(server.front._streams._open) == 1)
+    stream.send("answered")
+    next(stream.call)
     server.close(grace_s=60)
     with pytest.raises(grpc.RpcError):
         next(stream.call)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -181,6 +181,7 @@ def test_an_output_in_shared_memory_leaves_its_entry_empty():
     assert region.memory[32:43] == b"\x02\0\0\0\xc3\xa9\x01\0\0\0b"
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([d for d in DATATYPES.values() if d.name not in ("BYTES", "BF16")]).flatmap(
         lambda datatype: st.tuples(

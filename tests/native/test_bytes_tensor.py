@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
-from gateway._native.bytes_tensor import DecodeError, decode_bytes_tensor, encode_bytes_tensor
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from gateway._native.bytes_tensor import DecodeError, decode_bytes_tensor, encode_bytes_tensor
 
 ELEMENTS = st.lists(st.binary(max_size=300), max_size=20)
 
 
+@settings(deadline=None)
 @given(ELEMENTS)
 def test_elements_come_back(elements):
     assert decode_bytes_tensor(encode_bytes_tensor(elements), len(elements)) == elements
@@ -35,6 +37,7 @@ def test_an_element_that_is_neither_bytes_nor_text_is_refused(element):
         encode_bytes_tensor([b"a", element])
 
 
+@settings(deadline=None)
 @given(ELEMENTS, st.integers(0, 30), st.data())
 def test_only_exactly_the_promised_elements_are_read(elements, count, draw):
     encoded = encode_bytes_tensor(elements)

@@ -5,11 +5,11 @@ import struct
 
 import numpy as np
 import pytest
-from gateway._native import oip
-from gateway._native.oip import DecodeError, decode_infer_request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway._native import oip
+from gateway._native.oip import DecodeError, decode_infer_request
 from gateway.protos import message
 
 ModelInferRequest = message("ModelInferRequest")
@@ -215,19 +215,19 @@ ODD_FIELDS = st.sampled_from(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(requests())
 def test_a_request_reads_as_protobuf_reads_it(data):
     assert_reads_as_protobuf_does(data)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(st.one_of(requests(), ODD_FIELDS), max_size=4))
 def test_joined_messages_merge_as_protobuf_merges_them(parts):
     assert_reads_as_protobuf_does(b"".join(parts))
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(requests(), st.data())
 def test_damaged_bytes_are_read_or_refused_as_protobuf_does(data, draw):
     damaged = bytearray(data)
@@ -238,12 +238,13 @@ def test_damaged_bytes_are_read_or_refused_as_protobuf_does(data, draw):
     assert_reads_as_protobuf_does(bytes(damaged[: draw.draw(st.integers(0, len(damaged)))]))
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=40))
 def test_random_bytes_are_read_or_refused_as_protobuf_does(data):
     assert_reads_as_protobuf_does(data)
 
 
+@settings(deadline=None)
 @given(requests())
 def test_every_truncation_is_read_or_refused_as_protobuf_does(data):
     for end in range(min(len(data), 150)):

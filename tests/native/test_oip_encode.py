@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from gateway._native.oip import encode_infer_response
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway._native.oip import encode_infer_response
 from gateway.protos import message
 
 ModelInferResponse = message("ModelInferResponse")
@@ -49,6 +49,7 @@ def assert_says(response, model, version, request_id, parameters, outputs) -> No
         assert raw == (data or b"")
 
 
+@settings(deadline=None)
 @given(TEXT, TEXT, TEXT, PARAMETERS, OUTPUTS)
 def test_protobuf_reads_back_what_was_written(model, version, request_id, parameters, outputs):
     encoded = encode_infer_response(model, version, request_id, parameters, outputs)
@@ -56,6 +57,7 @@ def test_protobuf_reads_back_what_was_written(model, version, request_id, parame
     assert_says(response, model, version, request_id, parameters, outputs)
 
 
+@settings(deadline=None)
 @given(TEXT, TEXT, OUTPUTS)
 def test_a_streams_answer_is_wrapped(model, request_id, outputs):
     encoded = encode_infer_response(model, "1", request_id, None, outputs, stream=True)
