@@ -64,7 +64,7 @@ conformance: $(NATIVE) ## every node test and topology of the onnx package, over
 	@$(PY) -m tests.conformance --report build/conformance.md
 
 build: $(NATIVE) ## a wheel in dist/
-	@$(PY) -m pip wheel --quiet --no-deps --wheel-dir dist .
+	@$(PY) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	@ls dist
 
 clean: ## remove everything that make has made
