@@ -10,6 +10,16 @@ MADE := $(VENV)/.made
 INSTALLED := $(VENV)/.installed
 NATIVE := $(VENV)/.native
 SETUP_LOG := $(VENV)/setup.log
+BUILD_REQUIRES := $(VENV)/build-requires.txt
+
+# The core is built with the Cython of $(VENV), not with one of pip's own for the occasion: two
+# installations of it would each compile everything.
+define READ_BUILD_REQUIRES
+import tomllib
+table = tomllib.load(open("pyproject.toml", "rb"))
+print(*table["build-system"]["requires"], sep="\n")
+endef
+export READ_BUILD_REQUIRES
 NATIVE_SOURCES := $(wildcard _native/*.pyx _native/*.pxd protos/*.proto)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -73,8 +83,10 @@ $(MADE): .ci/preflight.py
 $(INSTALLED): $(MADE) pyproject.toml setup.py
 	@echo "Setting up $(VENV) from PyPI and compiling the core (a few minutes the first time) ..."
 	@{ $(PY) -m pip install --upgrade pip && \
-		$(PY) -m pip install --editable '.[cpu,test,demo,dev]'; } >$(SETUP_LOG) 2>&1 \
-		|| { cat $(SETUP_LOG) >&2; exit 1; }
+		$(PY) -c "$$READ_BUILD_REQUIRES" >$(BUILD_REQUIRES) && \
+		$(PY) -m pip install --requirement $(BUILD_REQUIRES) && \
+		$(PY) -m pip install --no-build-isolation --editable '.[cpu,test,demo,dev]'; \
+		} >$(SETUP_LOG) 2>&1 || { cat $(SETUP_LOG) >&2; exit 1; }
 	@touch $@
 
 $(NATIVE): $(INSTALLED) $(NATIVE_SOURCES)

@@ -88,19 +88,19 @@ def _check(options: argparse.Namespace) -> int:
         raise ConfigError(f"no model repository is named: '{PROGRAM} check MODELS'")
     Logging("error", "human")
     show, clear = _live_line(sys.stderr)
-    findings = []
-    for finding in _load_part("gateway.control.check").check_repositories(config.models, show):
+    reports = []
+    for report in _load_part("gateway.control.report").check(config.models, show):
         clear()
-        findings.append(finding)
+        reports.append(report)
         if not options.json:
-            print(finding.as_text(), flush=True)
+            print(report.text(), flush=True)
     clear()
+    refused = sum(bool(report.problems) for report in reports)
     if options.json:
-        print(json.dumps([finding.as_json() for finding in findings], indent=2))
-    refused = sum(not finding.served for finding in findings)
-    if not options.json:
-        print(f"{len(findings) - refused} would be served, {refused} refused")
-    return 1 if refused or not findings else 0
+        print(json.dumps([report.as_dict() for report in reports], indent=2))
+    else:
+        print(f"{len(reports) - refused} of {len(reports)} models can be served whole")
+    return 1 if refused or not reports else 0
 
 
 def _version(_: argparse.Namespace) -> int:

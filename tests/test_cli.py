@@ -101,9 +101,9 @@ def test_check_tells_what_would_be_served(models: ModelDirectory) -> None:
     models.add("rows", rows)
     done = run("check", str(models.path))
     assert done.returncode == 0, done.stderr
-    for part in ("OK      rows version 1", "x FP32 [-1, 4]", "y FP32 [-1, 5]", "rows run together"):
+    for part in ("rows: ok", "x  FP32 [-1, 4]", "y  FP32 [-1, 5]", "rows together"):
         assert part in done.stdout
-    assert "1 would be served, 0 refused" in done.stdout
+    assert done.stdout.endswith("1 of 1 models can be served whole\n")
 
 
 def test_check_tells_what_would_be_refused_and_why(models: ModelDirectory) -> None:
@@ -112,12 +112,13 @@ def test_check_tells_what_would_be_refused_and_why(models: ModelDirectory) -> No
     (models.path / "empty").mkdir()
     done = run("check", str(models.path), "--json")
     assert done.returncode == 1
-    findings = {finding["model"]: finding for finding in json.loads(done.stdout)}
-    assert [name for name, finding in findings.items() if finding["served"]] == ["rows"]
-    assert "not an ONNX model" in findings["broken"]["reason"]
-    assert "holds no model" in findings["empty"]["reason"]
-    assert findings["rows"]["inputs"][0]["shape"] == [-1, 4]
-    assert findings["rows"]["max_batch_size"] > 1
+    reports = {report["name"]: report for report in json.loads(done.stdout)}
+    assert [name for name, report in reports.items() if not report["problems"]] == ["rows"]
+    assert "not an ONNX model" in reports["broken"]["problems"][0]
+    assert "holds no model" in reports["empty"]["problems"][0]
+    (version,) = reports["rows"]["versions"]
+    assert version["inputs"][0]["shape"] == [-1, 4]
+    assert version["max_batch_size"] > 1
 
 
 def test_check_writes_nothing_beside_its_document(models: ModelDirectory) -> None:
@@ -130,4 +131,4 @@ def test_check_writes_nothing_beside_its_document(models: ModelDirectory) -> Non
 def test_check_of_an_empty_repository_fails(tmp_path: Path) -> None:
     done = run("check", str(tmp_path))
     assert done.returncode == 1
-    assert "0 would be served" in done.stdout
+    assert "0 of 0 models" in done.stdout

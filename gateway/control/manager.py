@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Final
 
 from gateway.control.progress import LoadProgress
 from gateway.control.repository import ModelSource, scan_repositories, version_key
@@ -18,6 +19,9 @@ from gateway.serving.loader import load_model
 from gateway.serving.registry import ModelVersion, Registry
 
 log = logging.getLogger(__name__)
+
+#: Seconds for which an unload waits for the model's last requests.
+UNLOAD_WAIT_S: Final = 1.0
 
 #: What identifies the files of a version: name, size and modification time of each.
 Fingerprint = tuple[tuple[str, int, int], ...]
@@ -143,9 +147,10 @@ class Manager:
         self._wanted.add(name)
 
     async def unload(self, name: str) -> None:
-        """Take every version of the model out of service.
+        """Take every version of the model out of service, and of memory once it is idle.
 
-        Returns when new requests are refused; those in flight are finished afterwards.
+        From the first moment new requests are refused. Returns when the versions are unloaded, or
+        after ``UNLOAD_WAIT_S`` while their last requests still run.
 
         Raises:
             ModelNotFound: nobody knows the model.
@@ -253,19 +258,26 @@ class Manager:
         if not versions and name not in self.unloaded_models():
             raise ModelNotFound(f"unknown model '{name}': there is nothing to unload")
         self._wanted.discard(name)
-        self._retire(entry for entry in versions if entry.state is State.READY)
+        leaving = self._retire(entry for entry in versions if entry.state is State.READY)
+        if leaving:
+            await asyncio.wait(leaving, timeout=UNLOAD_WAIT_S)
 
-    def _retire(self, versions: Iterable[ModelVersion]) -> None:
-        """Announce that the versions drain, take them off the route, and see them out."""
+    def _retire(self, versions: Iterable[ModelVersion]) -> list[asyncio.Task[None]]:
+        """Announce that the versions drain, take them off the route, and see them out.
+
+        Returns the tasks that end when a version is unloaded.
+        """
         retired = list(versions)
         for entry in retired:
             entry.move(State.DRAINING)
             self._fingerprints.pop(entry, None)
         self._route()
-        for entry in retired:
-            task = asyncio.get_running_loop().create_task(self._see_out(entry))
+        loop = asyncio.get_running_loop()
+        tasks = [loop.create_task(self._see_out(entry)) for entry in retired]
+        for task in tasks:
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
+        return tasks
 
     async def _see_out(self, entry: ModelVersion) -> None:
         """Wait for the requests that a version has, and free its memory."""

@@ -170,7 +170,7 @@ class ControlService:
     async def unload_model(self, name: str, parameters: Mapping[str, Any]) -> None:
         """Take the model out of service; what is in flight is finished first.
 
-        Returns when new requests are refused. ``unload_dependents`` is accepted: no model here
+        Returns as ``Manager.unload`` does. ``unload_dependents`` is accepted: no model here
         depends on another one.
 
         Raises:

@@ -45,7 +45,8 @@ class HttpLimits:
 
     Attributes:
         max_request_bytes: largest request body, before and after decompression.
-        max_header_bytes: largest request line and headers, where they come in several pieces.
+        max_header_bytes: largest request line and headers, beyond what the first read of them
+            brings.
         max_pipelined: requests of one connection that are in flight at once; the connection is
             not read while more are waiting.
         keep_alive_timeout_s: how long a connection may be idle between requests.
@@ -100,7 +101,7 @@ class HttpContext:
             path = httptools.parse_url(url).path
         except httptools.HttpParserInvalidURLError:
             path = None
-        if not path or not path.isascii():
+        if not path or not path.startswith(b"/") or not path.isascii():
             raise MalformedRequest("the request target is not a URL path")
         match = _INFER.fullmatch(path)
         if match is None:

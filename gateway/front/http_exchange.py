@@ -156,7 +156,7 @@ class Exchange:
                     self._compress(coding, len(document) if buffers else None, body)
                     return
         heads = context.heads
-        if b"connection" in fields or context.draining:
+        if b"connection" in fields or not self.keep_alive or context.draining:
             response = heads.inference(document, buffers, self.protocol.keeps_alive(self))
         else:
             # Without the header the client knows that the connection goes on.

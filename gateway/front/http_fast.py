@@ -165,9 +165,11 @@ class InferenceProtocol(HttpToolsProtocol):
             self._reject(MalformedRequest(f"malformed HTTP request: {error}"))
 
     def _check_head(self, size: int) -> None:
-        """Bound the size of a head that comes in several pieces."""
+        """Bound the size of a head that comes in several pieces, after one of ``size`` bytes."""
         if not self._head_bytes:
+            # The first piece may hold whole requests before this head: it counts as one byte.
             self._head_since = self.context.loop.time()
+            size = 1
         self._head_bytes += size
         limit = self.context.limits.max_header_bytes
         if self._head_bytes > limit:

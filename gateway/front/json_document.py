@@ -39,12 +39,13 @@ def _parse_special_numbers(document: bytes, error: orjson.JSONDecodeError) -> An
     if b"NaN" in document or b"Infinity" in document:
         try:
             parsed = json.loads(document.decode())
-            # Python's parser lets lone surrogates pass, which no tensor can hold.
-            orjson.dumps(parsed)
+            if b"\\u" in document:
+                # Python's parser lets lone surrogates pass, which no tensor can hold.
+                json.dumps(parsed, ensure_ascii=False).encode()
             return parsed
         except RecursionError:
             raise _too_deep() from None
-        except (ValueError, TypeError):
+        except ValueError:
             pass
     raise MalformedRequest(f"malformed JSON: {error}") from None
 
@@ -62,3 +63,9 @@ def _depth(document: bytes) -> int:
     # '[' and '{' have bit 1 set, ']' and '}' have not.
     steps = np.where(brackets & 2, 1, -1)
     return int(np.cumsum(steps).max(initial=0))
+
+
+def shown(value: Any) -> str:
+    """A parsed JSON value as the caller wrote it, cut to a line, for an error's message."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -2,10 +2,8 @@
 
 from typing import Any, Final, TypeAlias
 
-import orjson
-
 from gateway.errors import InvalidTensor, MalformedRequest
-from gateway.front.json_document import parse_json
+from gateway.front.json_document import parse_json, shown
 from gateway.front.wire_values import tensor_from_json
 from gateway.types import DATATYPES, Array, DataType, Parameters, RequestedOutput
 
@@ -108,11 +106,11 @@ class RequestHeader:
             raise MalformedRequest("the request must be a JSON object")
         id = parsed.get("id")
         if id is not None and type(id) is not str:
-            raise MalformedRequest(f"'id' must be a string; got {_shown(id)}")
+            raise MalformedRequest(f"'id' must be a string; got {shown(id)}")
         self.id: Final[str] = id or ""
         inputs = parsed.get("inputs")
         if type(inputs) is not list:
-            raise MalformedRequest(f"'inputs' must be a list of tensors; got {_shown(inputs)}")
+            raise MalformedRequest(f"'inputs' must be a list of tensors; got {shown(inputs)}")
         self.inputs: Final = [TensorHeader(item) for item in inputs]
         self.parameters: Final = _parameters("the request", parsed)
         default = _JSON
@@ -122,7 +120,7 @@ class RequestHeader:
         forms: dict[str, OutputForm] = {}
         outputs = parsed.get("outputs")
         if outputs is not None and type(outputs) is not list:
-            raise MalformedRequest(f"'outputs' must be a list; got {_shown(outputs)}")
+            raise MalformedRequest(f"'outputs' must be a list; got {shown(outputs)}")
         requested = [_requested_output(item, default, forms) for item in outputs or ()]
         self.outputs: Final[list[RequestedOutput] | None] = requested or None
         self.form: Final = ResponseForm(default, forms)
@@ -152,7 +150,7 @@ def _datatype(name: str, datatype: Any) -> DataType:
     if found is None:
         raise InvalidTensor(
             f"input '{name}': 'datatype' must be one of {', '.join(DATATYPES)}; "
-            f"got {_shown(datatype)}"
+            f"got {shown(datatype)}"
         )
     return found
 
@@ -161,7 +159,7 @@ def _shape(name: str, shape: Any) -> tuple[int, ...]:
     if type(shape) is list and all(type(n) is int and 0 <= n < 1 << 63 for n in shape):
         return tuple(shape)
     raise InvalidTensor(
-        f"input '{name}': 'shape' must be a list of sizes of at least 0; got {_shown(shape)}"
+        f"input '{name}': 'shape' must be a list of sizes of at least 0; got {shown(shape)}"
     )
 
 
@@ -170,7 +168,7 @@ def _parameters(what: str, item: dict[str, Any]) -> dict[str, Any]:
     if parameters is None:
         return {}
     if type(parameters) is not dict:
-        raise MalformedRequest(f"{what}: 'parameters' must be an object; got {_shown(parameters)}")
+        raise MalformedRequest(f"{what}: 'parameters' must be an object; got {shown(parameters)}")
     return parameters
 
 
@@ -179,7 +177,7 @@ def _check_parameters(parameters: Parameters) -> int:
     for key, value in parameters.items():
         if type(value) not in (bool, int, float, str):
             raise MalformedRequest(
-                f"parameter '{key}' must be a boolean, a number or a string; got {_shown(value)}"
+                f"parameter '{key}' must be a boolean, a number or a string; got {shown(value)}"
             )
     return (_size("parameter 'timeout' (microseconds)", parameters.get("timeout")) or 0) * 1000
 
@@ -200,21 +198,10 @@ def _extent(what: str, parameters: dict[str, Any]) -> Extent | None:
 def _size(what: str, value: Any) -> int | None:
     if value is None or (type(value) is int and 0 <= value < 1 << 63):
         return value
-    raise MalformedRequest(f"{what} must be an integer of at least 0; got {_shown(value)}")
+    raise MalformedRequest(f"{what} must be an integer of at least 0; got {shown(value)}")
 
 
 def _flag(what: str, value: Any) -> bool:
     if type(value) is bool:
         return value
-    raise MalformedRequest(f"{what} must be true or false; got {_shown(value)}")
-
-
-def _shown(value: Any) -> str:
-    """A parsed JSON value as the caller wrote it, cut to a line."""
-    if value is None:
-        return "nothing"
-    try:
-        text = orjson.dumps(value).decode()
-    except TypeError:  # nested deeper than orjson writes
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= 80 else text[:77] + "..."
+    raise MalformedRequest(f"{what} must be true or false; got {shown(value)}")

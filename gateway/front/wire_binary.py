@@ -1,14 +1,12 @@
-"""BYTES tensors in binary form: each element is a 4-byte little-endian length, then its bytes."""
+"""BYTES tensors in binary form, and the shape of any tensor that is not taken as it came."""
 
 import math
-from struct import Struct
 
 import numpy as np
 
+from gateway._native.bytes_tensor import decode_bytes_tensor
 from gateway.errors import InvalidTensor
 from gateway.types import Array
-
-_LENGTH = Struct("<I")
 
 
 def bytes_tensor_from_binary(name: str, shape: tuple[int, ...], data: bytes | memoryview) -> Array:
@@ -17,38 +15,28 @@ def bytes_tensor_from_binary(name: str, shape: tuple[int, ...], data: bytes | me
     Raises ``InvalidTensor`` where a length points past the end or the count of elements differs
     from that of ``shape``. Never allocates more than ``data`` can fill.
     """
-    elements: list[bytes] = []
-    position, end = 0, len(data)
-    while position < end:
-        start = position + 4
-        if start > end:
-            raise InvalidTensor(
-                f"input '{name}': element {len(elements)} has {end - position} bytes where its "
-                "4-byte length should be"
-            )
-        (size,) = _LENGTH.unpack_from(data, position)
-        position = start + size
-        if position > end:
-            raise InvalidTensor(
-                f"input '{name}': element {len(elements)} claims {size} bytes, "
-                f"but {end - start} are left"
-            )
-        elements.append(bytes(data[start:position]))
-    expected = math.prod(shape)
-    if len(elements) != expected:
+    count = math.prod(shape)
+    # Each element takes at least its length.
+    if count > len(data) // 4:
         raise InvalidTensor(
-            f"input '{name}': shape {list(shape)} holds {expected} elements, "
-            f"but the binary data has {len(elements)}"
+            f"input '{name}': shape {list(shape)} holds {count} elements, "
+            f"but {len(data)} bytes of binary data hold at most {len(data) // 4}"
         )
-    array = np.empty(expected, np.object_)
-    array[:] = elements
-    return array.reshape(shape)
+    array = np.empty(count, np.object_)
+    try:
+        array[:] = decode_bytes_tensor(data, count)
+    except ValueError as error:
+        raise InvalidTensor(f"input '{name}': the BYTES data is broken {error}") from None
+    return shaped(name, array, shape)
 
 
-def bytes_tensor_to_binary(values: Array) -> bytes:
-    """Return the binary form of an object array of ``bytes`` and ``str`` (as UTF-8) elements."""
-    parts: list[bytes] = []
-    for value in values.flat:
-        element = value.encode() if isinstance(value, str) else value
-        parts += (_LENGTH.pack(len(element)), element)
-    return b"".join(parts)
+def shaped(name: str, array: Array, shape: tuple[int, ...]) -> Array:
+    """Return ``array``, which has the right number of elements, with ``shape``.
+
+    Raises ``InvalidTensor`` for a shape that no array can have: too many axes, or sizes beyond
+    memory beside a 0.
+    """
+    try:
+        return array.reshape(shape)
+    except ValueError as error:
+        raise InvalidTensor(f"input '{name}': shape {list(shape)}: {error}") from None

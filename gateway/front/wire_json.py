@@ -14,9 +14,10 @@ from typing import Any, Final, Protocol, TypeAlias
 import numpy as np
 import orjson
 
+from gateway._native.bytes_tensor import encode_bytes_tensor
 from gateway.errors import MalformedRequest
 from gateway.front.request_header import OutputForm, RequestHeader, ResponseForm, TensorHeader
-from gateway.front.wire_binary import bytes_tensor_from_binary, bytes_tensor_to_binary
+from gateway.front.wire_binary import bytes_tensor_from_binary
 from gateway.front.wire_values import values_to_json
 from gateway.types import BYTES, Array, InferInput, InferOutput, InferRequest, InferResponse
 
@@ -179,7 +180,7 @@ class InferenceCodec:
         if not form.binary:
             encoded["data"] = values_to_json(output.name, output.datatype, array.reshape(-1))
             return encoded
-        data = bytes_tensor_to_binary(array) if output.datatype is BYTES else array
+        data = encode_bytes_tensor(array) if output.datatype is BYTES else array
         if form.region is None:
             size = len(data) if isinstance(data, bytes) else data.nbytes
             encoded["parameters"] = {"binary_data_size": size}

@@ -18,6 +18,8 @@ import numpy as np
 import orjson
 
 from gateway.errors import InvalidTensor
+from gateway.front.json_document import shown
+from gateway.front.wire_binary import shaped
 from gateway.types import BOOL, BYTES, Array, DataType
 
 #: ``array`` type code by data type: it converts a list of numbers at C speed and refuses both
@@ -43,7 +45,7 @@ def tensor_from_json(name: str, datatype: DataType, shape: tuple[int, ...], data
             f"input '{name}': shape {list(shape)} holds {expected} elements, "
             f"but 'data' has {len(values)}"
         )
-    return _convert(name, datatype, values).reshape(shape)
+    return shaped(name, _convert(name, datatype, values), shape)
 
 
 def _flatten(data: list[Any]) -> list[Any]:
@@ -94,7 +96,7 @@ def _convert(name: str, datatype: DataType, values: list[Any]) -> Array:
 
 
 def _beyond_fp32(value: float) -> bool:
-    return abs(value) > _MAX_FP32 and math.isfinite(value) and math.isinf(np.float32(value))
+    return abs(value) > _MAX_FP32 and math.isfinite(value) and math.isinf(array("f", (value,))[0])
 
 
 def _element_error(name: str, datatype: DataType, values: list[Any]) -> InvalidTensor:
@@ -102,11 +104,9 @@ def _element_error(name: str, datatype: DataType, values: list[Any]) -> InvalidT
     index, value = next(
         (index, value) for index, value in enumerate(values) if not _holds(datatype, value)
     )
-    shown = orjson.dumps(value).decode() if not isinstance(value, int) else str(value).lower()
-    if len(shown) > 60:
-        shown = shown[:57] + "..."
     return InvalidTensor(
-        f"input '{name}': element {index} is {shown}, but {datatype.name} takes {_domain(datatype)}"
+        f"input '{name}': element {index} is {shown(value)}, "
+        f"but {datatype.name} takes {_domain(datatype)}"
     )
 
 
