@@ -50,6 +50,7 @@ def build_app(
     routes = [
         *ControlEndpoints(service, shared_memory, max_request_bytes).routes(),
         *predictions.routes(),
+        *_inference_routes(),
         _metrics_route(metrics),
         Route("/openapi.json", openapi),
         Route("/docs", docs),
@@ -60,6 +61,19 @@ def build_app(
 def build_metrics_app(metrics: Callable[[], bytes], access_log: AccessLog | None) -> ASGIApp:
     """Build an application of ``/metrics`` alone, for a port of its own."""
     return _application([_metrics_route(metrics)], access_log)
+
+
+def _inference_routes() -> list[Route]:
+    """The inference path for other methods; a POST never gets here."""
+
+    async def post_only(request: Request) -> Response:
+        raise HTTPException(405, headers={"Allow": "POST"})
+
+    methods = ["GET", "PUT", "PATCH", "DELETE", "OPTIONS"]
+    return [
+        Route(f"/v2/models/{{model}}{version}/infer", post_only, methods=methods)
+        for version in ("", "/versions/{version}")
+    ]
 
 
 def _metrics_route(metrics: Callable[[], bytes]) -> Route:
@@ -93,10 +107,15 @@ class _PredictEndpoints:
 
     def routes(self) -> list[Route]:
         return [
+            Route("/", self.alive),
             Route("/v1/models", self.models),
             Route("/v1/models/{model}:predict", self.predict, methods=["POST"]),
             Route("/v1/models/{model}", self.model),
         ]
+
+    async def alive(self, request: Request) -> Response:
+        live = self._service.is_live()
+        return json_response({"status": "alive" if live else "dead"}, 200 if live else 503)
 
     async def models(self, request: Request) -> Response:
         return json_response({"models": self._service.model_names()})

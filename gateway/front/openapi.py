@@ -314,7 +314,11 @@ def _v1_paths() -> dict[str, Schema]:
         (400, 404, 413, 500, 503, 504),
         _ref("Instances"),
     )
+    alive = _operation(
+        "V1", "Whether the process serves", _object(["status"], status={"const": "alive"}), (503,)
+    )
     return {
+        "/": {"get": alive},
         "/v1/models": {"get": _operation("V1", "The models' names", _ref("ModelNames"))},
         "/v1/models/{model}": {
             "get": _operation("V1", "Whether a model answers", _ref("ModelReady"), (404, 503))

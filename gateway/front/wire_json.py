@@ -94,9 +94,10 @@ class InferenceCodec:
             else:
                 inputs.append(InferInput(tensor.name, tensor.datatype, tensor.shape, data))
         if position != len(body):
+            start = header_length or 0
             raise MalformedRequest(
-                f"{len(body) - position} bytes of binary data are left after those that the "
-                "inputs' binary_data_size claim"
+                f"the body has {len(body) - start} bytes of binary data, but the inputs' "
+                f"binary_data_size add up to {position - start}"
             )
         request = InferRequest(
             model,

@@ -93,7 +93,8 @@ def test_log_settings(client: httpx.Client) -> None:
         ("GET", "/v2/models/nobody", 404),
         ("GET", "/v2/models/nobody/ready", 404),
         ("GET", "/v2/nothing", 404),
-        ("GET", "/v2/models/echo/infer", 404),
+        ("GET", "/v2/models/echo/infer", 405),
+        ("PUT", "/v2/models/echo/versions/1/infer", 405),
         ("DELETE", "/v2/models", 405),
         ("GET", "/v2/trace/setting", 501),
         ("POST", "/v2/models/echo/trace/setting", 501),
@@ -147,6 +148,7 @@ def test_v1_rows_of_a_model_with_one_input(client: httpx.Client) -> None:
     assert predict(client, [[1, 2], [3.5, 4]]).json() == expected
     assert predict(client, [{"x": [1, 2]}, {"x": [3.5, 4]}]).json() == expected
     assert client.get("/v1/models").json()["models"] == ["echo", "fixed", "held"]
+    assert client.get("/").json() == {"status": "alive"}
     assert client.get("/v1/models/echo").json() == {"name": "echo", "ready": True}
 
 
@@ -295,6 +297,7 @@ def test_the_openapi_document_has_every_route_and_no_other() -> None:
     other = {path for _, path in described - routed}
     assert routed <= described
     assert other == {
+        "/",
         "/v2/models/{model}/infer",
         "/v2/models/{model}/versions/{version}/infer",
         "/v1/models",
