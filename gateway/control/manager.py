@@ -202,6 +202,13 @@ class Manager:
                 log.error("failed to load: %s", error)
                 failures.append(str(error))
                 continue
+            except Exception as error:
+                # A model that surprises the loader costs itself, not the models beside it.
+                reason = f"{entry.label}: the loader failed on it: {error!r}"
+                entry.move(State.FAILED, reason)
+                log.exception("failed to load: %s", reason)
+                failures.append(reason)
+                continue
             except BaseException as error:
                 entry.move(State.FAILED, str(error) or type(error).__name__)
                 raise

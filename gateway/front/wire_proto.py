@@ -118,6 +118,9 @@ def _input(tensor: "DecodedInput", shared_memory: SharedMemory) -> InferInput:
             f'input "{name}" has the unknown datatype "{type_name}"; known are '
             + ", ".join(DATATYPES)
         )
+    # Two of them would make up a right number of elements.
+    if shape and min(shape) < 0:
+        raise InvalidTensor(f'input "{name}" has a negative dimension: {list(shape)}')
     if data is None:
         assert parameters is not None, "an input without data is in shared memory"
         data = shared_memory.read(*_extent(f'input "{name}"', parameters))
@@ -130,8 +133,6 @@ def _input(tensor: "DecodedInput", shared_memory: SharedMemory) -> InferInput:
 def _bytes_array(
     name: str, shape: tuple[int, ...], data: bytes | memoryview | list[bytes]
 ) -> Array:
-    if shape and min(shape) < 0:
-        raise InvalidTensor(f'input "{name}" has a negative dimension: {list(shape)}')
     count = prod(shape)
     if isinstance(data, list) and len(data) != count:
         raise InvalidTensor(

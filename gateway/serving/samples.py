@@ -142,7 +142,9 @@ def _values(spec: TensorSpec, axis: int | None, recipe: Recipe, rng: np.random.G
         return rng.integers(low, high, shape).astype(spec.datatype.numpy)
     if spec.datatype is BYTES:
         words = _WORDS if recipe.style == "spread" else tuple("0123456789")
-        return np.array(words, object)[rng.integers(0, len(words), shape)].reshape(shape)
+        chosen = np.empty(shape, object)
+        chosen[...] = np.array(words, object)[rng.integers(0, len(words), shape)]
+        return chosen
     if spec.datatype is BOOL:
         return rng.integers(0, 2, shape).astype(np.bool_)
     floats = rng.standard_normal(shape) if recipe.style == "spread" else rng.random(shape)

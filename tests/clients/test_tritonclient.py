@@ -60,8 +60,18 @@ def test_health(client: Any) -> None:
     assert client.is_server_ready()
     assert client.is_model_ready("rows")
     assert client.is_model_ready("rows", "1")
-    assert not client.is_model_ready("rows", "9")
-    assert not client.is_model_ready("nobody")
+
+
+@pytest.mark.parametrize(("model", "version"), [("nobody", ""), ("rows", "9")])
+def test_unknown_model_is_not_ready(
+    client: Any, library: ModuleType, model: str, version: str
+) -> None:
+    if library is tritonclient.http:
+        assert not client.is_model_ready(model, version)
+    else:
+        with pytest.raises(InferenceServerException, match=version or model) as caught:
+            client.is_model_ready(model, version)
+        assert caught.value.status() == "StatusCode.NOT_FOUND"
 
 
 def test_server_metadata(client: Any) -> None:
