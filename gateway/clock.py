@@ -22,6 +22,7 @@ class ManualClock:
         self.now_ns = now_ns
 
     def __call__(self) -> int:
+        """The time that was set, in nanoseconds."""
         return self.now_ns
 
     def advance(self, ns: int) -> None:

@@ -36,7 +36,14 @@ from gateway.setting_types import (
 ENVIRONMENT_PREFIX: Final = "ONNX_GATEWAY_"
 
 #: The groups of ``--help``, in its order.
-GROUPS: Final[tuple[str, ...]] = ("Models", "Listening", "Limits", "Execution", "Shutdown", "Logging")
+GROUPS: Final[tuple[str, ...]] = (
+    "Models",
+    "Listening",
+    "Limits",
+    "Execution",
+    "Shutdown",
+    "Logging",
+)
 
 
 @dataclass(frozen=True, slots=True)

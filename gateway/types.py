@@ -32,7 +32,7 @@ class DataType:
     def __init__(self, name: str, dtype: npt.DTypeLike, onnx: int) -> None:
         self.name: Final = name
         self.numpy: Final[np.dtype[Any]] = np.dtype(dtype)
-        self.itemsize: Final = 0 if self.numpy == object else self.numpy.itemsize
+        self.itemsize: Final = 0 if self.numpy.hasobject else self.numpy.itemsize
         self.onnx: Final = onnx
 
     def __repr__(self) -> str:

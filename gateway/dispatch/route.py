@@ -32,10 +32,7 @@ class RouteTable:
             NoAvailableVersion: the model is known, but nothing of it is loaded.
             ModelNotReady: the version is known and does not serve.
         """
-        if not version:
-            target = self._defaults.get(name)
-        else:
-            target = self._known.get(name, {}).get(version)
+        target = self._known.get(name, {}).get(version) if version else self._defaults.get(name)
         if target is None or target.state is not State.READY:
             raise self._refusal(name, version)
         return target
@@ -52,12 +49,18 @@ class RouteTable:
             return ModelNotFound(
                 f"unknown version '{version}' of model '{name}', which has {sorted(known)}"
             )
-        states = [known[version]] if version else list(known.values())
-        states = [v for v in states if v.state not in (State.UNLOADED, State.NEW)]
-        if not states:
-            return NoAvailableVersion(f"model '{name}' has no available versions: none is loaded")
-        told = ", ".join(
-            f"version '{v.version}' is {v.state.value}" + (f" ({v.reason})" if v.reason else "")
-            for v in states
+        if version:
+            return ModelNotReady(f"model '{name}' is not ready: {_state_of(known[version])}")
+        coming = [v for v in known.values() if v.state not in (State.FAILED, State.UNLOADED)]
+        if coming:
+            told = ", ".join(_state_of(v) for v in coming)
+            return ModelNotReady(f"model '{name}' is not ready: {told}")
+        failed = [_state_of(v) for v in known.values() if v.state is State.FAILED]
+        return NoAvailableVersion(
+            f"model '{name}' has no available versions: {', '.join(failed) or 'none is loaded'}"
         )
-        return ModelNotReady(f"model '{name}' is not ready: {told}")
+
+
+def _state_of(version: ModelVersion) -> str:
+    told = f"version '{version.version}' is {version.state.value}"
+    return told + (f" ({version.reason})" if version.reason else "")

@@ -276,7 +276,9 @@ class InputBinder:
         )
 
 
-def slice_rows(inputs: Sequence[InferInput | None], layout: Layout, start: int, stop: int) -> list[Any]:
+def slice_rows(
+    inputs: Sequence[InferInput | None], layout: Layout, start: int, stop: int
+) -> list[Any]:
     """The buffers of rows ``start`` to ``stop`` of a request; shared inputs are passed whole."""
     parts: list[Any] = []
     for given, axis in zip(inputs, layout.axes, strict=True):

@@ -383,7 +383,7 @@ class Lane:
     def _full(self, count: int) -> QueueFull:
         self.stats.reject("queue_full")
         return QueueFull(
-            f"the request exceeds the maximum queue size of {self.label}: {len(self._queue)} "
+            f"the request exceeds maximum queue size of {self.label}: {len(self._queue)} "
             f"requests wait, {count} more would pass max_queue_size = {self._max_count}"
         )
 

@@ -189,7 +189,7 @@ def test_a_full_queue_refuses_at_once_and_counts_it():
         callers = [Caller(n, 1) for n in range(3)]
         for caller in callers[:2]:
             served.submit(caller.request, caller)
-        with pytest.raises(QueueFull, match="exceeds the maximum queue size"):
+        with pytest.raises(QueueFull, match="exceeds maximum queue size"):
             served.submit(callers[2].request, callers[2])
         with pytest.raises(QueueFull):
             served.submit(Caller(0, MAX_ROWS * 3).request, callers[2])
