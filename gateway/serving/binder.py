@@ -62,10 +62,11 @@ class Bound(NamedTuple):
 
 
 class _Expected:
-    """One spec, with everything derived from it that the hot path would otherwise derive."""
+    """One spec, and the last shape that was proven against it: most requests bring it again."""
 
     __slots__ = (
-        "axis", "datatype", "item", "item_bytes", "name", "opaque", "optional", "rank", "spec",
+        "axis", "datatype", "name", "opaque", "optional", "proven_bytes", "proven_rows",
+        "proven_shape", "spec",
     )  # fmt: skip
 
     def __init__(self, spec: TensorSpec) -> None:
@@ -73,13 +74,16 @@ class _Expected:
         self.name: Final = spec.name
         self.datatype: Final = spec.datatype
         self.axis: Final = spec.batch_axis
-        self.rank: Final = len(spec.shape)
         self.optional: Final = spec.optional
         self.opaque: Final = spec.datatype is BYTES
-        axis = spec.batch_axis
-        item = spec.shape if axis is None else spec.shape[:axis] + spec.shape[axis + 1 :]
-        self.item: Final[tuple[int, ...] | None] = None if -1 in item else item
-        self.item_bytes: Final = prod(item) * spec.datatype.itemsize
+        self.proven_shape: tuple[int, ...] | None = None
+        self.proven_rows = 0
+        self.proven_bytes = 0
+
+    @property
+    def fixed(self) -> bool:
+        """Whether every request brings the same shape, but for the batch axis."""
+        return all(size >= 0 or axis == self.axis for axis, size in enumerate(self.spec.shape))
 
 
 class InputBinder:
@@ -100,7 +104,7 @@ class InputBinder:
         self._only: Group | None = None
         #: Whether every request has one and the same layout, so that there is one group only.
         self.fixed = all(
-            e.item is not None and not e.optional and not (self._batched and e.axis is None)
+            e.fixed and not e.optional and not (self._batched and e.axis is None)
             for e in self._expected
         )
 
@@ -127,36 +131,37 @@ class InputBinder:
                 buffers.append(None)
                 continue
             given = given_or_none
-            if given.datatype is not wanted.datatype:
-                raise self._wrong_datatype(given, wanted)
-            shape = given.shape
-            axis = wanted.axis
-            if len(shape) != wanted.rank:
-                raise self._wrong_shape(given, wanted)
-            if axis is None:
-                item = shape
-                here = 1
-            else:
-                item = shape[1:] if axis == 0 else shape[:axis] + shape[axis + 1 :]
-                here = shape[axis]
-                if here != rows:
-                    if rows >= 0:
-                        raise self._wrong_rows(ordered)
-                    rows = here
-            if item == wanted.item:
-                size = wanted.item_bytes * here
-            else:
-                self._check_dimensions(given, wanted)
-                size = prod(item) * wanted.datatype.itemsize * here
+            if given.shape != wanted.proven_shape or given.datatype is not wanted.datatype:
+                self._prove(given, wanted)
+            if wanted.axis is not None and rows != wanted.proven_rows:
+                if rows >= 0:
+                    raise self._wrong_rows(ordered)
+                rows = wanted.proven_rows
             data = given.data
             if wanted.opaque:
-                if not isinstance(data, np.ndarray) or data.shape != shape:
+                if not isinstance(data, np.ndarray) or data.shape != given.shape:
                     raise self._wrong_elements(given)
-            elif (data.nbytes if isinstance(data, np.ndarray) else len(data)) != size:
-                raise self._wrong_size(given, size)
+            elif (
+                data.nbytes if isinstance(data, np.ndarray) else len(data)
+            ) != wanted.proven_bytes:
+                raise self._wrong_size(given, wanted.proven_bytes)
             buffers.append(data)
         group = self._only if self._only is not None else self._group(ordered)
         return Bound(group, rows if rows >= 0 else 1, buffers, ordered)
+
+    def _prove(self, given: InferInput, wanted: _Expected) -> None:
+        """Prove datatype and shape, and note what follows from the shape."""
+        shape = given.shape
+        if given.datatype is not wanted.datatype:
+            raise self._wrong_datatype(given, wanted)
+        if len(shape) != len(wanted.spec.shape):
+            raise self._wrong_shape(given, wanted)
+        for axis, (size, declared) in enumerate(zip(shape, wanted.spec.shape, strict=True)):
+            if axis != wanted.axis and declared not in (-1, size):
+                raise self._wrong_shape(given, wanted)
+        wanted.proven_shape = shape
+        wanted.proven_rows = 1 if wanted.axis is None else shape[wanted.axis]
+        wanted.proven_bytes = prod(shape) * wanted.datatype.itemsize
 
     def _group(self, inputs: Sequence[InferInput | None]) -> Group:
         if self.fixed:
@@ -232,11 +237,6 @@ class InputBinder:
             )
         return [given.get(wanted.name) for wanted in self._expected]
 
-    def _check_dimensions(self, given: InferInput, wanted: _Expected) -> None:
-        for axis, (size, declared) in enumerate(zip(given.shape, wanted.spec.shape, strict=True)):
-            if axis != wanted.axis and declared not in (-1, size):
-                raise self._wrong_shape(given, wanted)
-
     def _wrong_shape(self, given: InferInput, wanted: _Expected) -> InvalidTensor:
         return InvalidTensor(
             f"unexpected shape for input '{given.name}' of {self._model}: "
@@ -253,7 +253,9 @@ class InputBinder:
         rows = {
             given.name: given.shape[wanted.axis]
             for given, wanted in zip(inputs, self._expected, strict=True)
-            if given is not None and wanted.axis is not None and len(given.shape) == wanted.rank
+            if given is not None
+            and wanted.axis is not None
+            and len(given.shape) == len(wanted.spec.shape)
         }
         return InvalidTensor(
             f"the inputs of {self._model} must bring the same number of rows on their batch "
