@@ -57,9 +57,10 @@ def test_unknown_version(front: Front) -> None:
 def test_model_that_was_unloaded(front: Front) -> None:
     assert front.gateway.post("/v2/repository/models/unloadable/unload", {})[0] == 200
     try:
-        for version in ("", "1"):
-            request = replace(RIGHT, model="unloadable", version=version)
-            assert_refused(front, request, "NOT_FOUND", "unloadable", "has no available versions")
+        request = replace(RIGHT, model="unloadable")
+        assert_refused(front, request, "NOT_FOUND", "unloadable", "has no available versions")
+        request = replace(request, version="1")
+        assert_refused(front, request, "UNAVAILABLE", "unloadable", "is not ready", "UNLOADED")
     finally:
         assert front.gateway.post("/v2/repository/models/unloadable/load", {})[0] == 200
     np.testing.assert_array_equal(front.infer(replace(RIGHT, model="unloadable"))["y"], rows_of(X))
@@ -67,7 +68,9 @@ def test_model_that_was_unloaded(front: Front) -> None:
 
 def test_model_of_which_nothing_could_be_loaded(front: Front) -> None:
     request = replace(RIGHT, model="broken")
-    assert_refused(front, request, "UNAVAILABLE", "broken", "1", "is not ready", "FAILED")
+    assert_refused(front, request, "NOT_FOUND", "broken", "has no available versions", "FAILED")
+    request = replace(request, version="1")
+    assert_refused(front, request, "UNAVAILABLE", "broken", "is not ready", "FAILED")
 
 
 def test_version_that_could_not_be_loaded(front: Front) -> None:
