@@ -1,1 +1,0 @@
-"""Thin, optional bridges to outside tools."""
