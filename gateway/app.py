@@ -85,7 +85,7 @@ class Gateway:
                 "onnxruntime": runtime().__version__,
             },
         )
-        self._shared_memory = SharedMemoryRegions()
+        self._shared_memory = SharedMemoryRegions(config.max_request_bytes)
         self._stop = asyncio.Event()
         self._fronts: dict[str, Front] = {}
 
@@ -126,7 +126,9 @@ class Gateway:
                 port=_bindable(config.http_port),
                 limits=HttpLimits(
                     max_request_bytes=config.max_request_bytes,
+                    max_header_bytes=config.max_header_bytes,
                     keep_alive_timeout_s=config.keepalive_timeout_s,
+                    read_timeout_s=config.read_timeout_s,
                 ),
                 metrics=self.metrics.exposition,
                 access_log=config.access_log,

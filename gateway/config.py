@@ -127,6 +127,15 @@ class Config:
     keepalive_timeout_s: float = _setting(
         75.0, Number(float, 0, 86_400), "Limits", "seconds after which an idle connection is closed"
     )
+    read_timeout_s: float = _setting(
+        60.0,
+        Number(float, 0.001, 86_400),
+        "Limits",
+        "seconds that the head of an HTTP request may take, and that its body may pause",
+    )
+    max_header_bytes: int = _setting(
+        64 << 10, Size(1024, 1 << 24), "Limits", "largest request line and headers over HTTP"
+    )
 
     inline_threshold_us: int = _setting(
         500,

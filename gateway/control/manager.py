@@ -16,6 +16,7 @@ from gateway.serving.lane import Lane
 from gateway.serving.lifecycle import State
 from gateway.serving.loaded import LoadedModel
 from gateway.serving.loader import load_model
+from gateway.serving.onnx.graph import files_beside
 from gateway.serving.registry import ModelVersion, Registry
 
 log = logging.getLogger(__name__)
@@ -184,6 +185,13 @@ class Manager:
             raise LoadError(reason)
         for problem in source.problems:
             log.warning("model '%s': %s", name, problem)
+        if ignored := source.settings.ignored:
+            log.warning(
+                "model '%s': not honoured in %s: %s",
+                name,
+                source.settings.source,
+                ", ".join(ignored),
+            )
         serving = {v.version: v for v in self.versions(name) if v.state is State.READY}
         failures = []
         for version, path in source.versions.items():
@@ -228,8 +236,8 @@ class Manager:
     ) -> LoadedModel:
         loop = asyncio.get_running_loop()
 
-        def report(phase: str) -> None:
-            loop.call_soon_threadsafe(self._progress.phase, entry, phase)
+        def report(state: State, phase: str) -> None:
+            loop.call_soon_threadsafe(self._progress.phase, entry, state, phase)
 
         async with self._free_threads:
             entry.move(State.LOADING)
@@ -300,8 +308,12 @@ class Manager:
 
 
 def _fingerprint(source: ModelSource, path: Path) -> Fingerprint:
-    """The files of the version at ``path``: with those beside it, which may hold its weights."""
-    files = sorted(path.parent.rglob("*")) if source.path.is_dir() else [path]
+    """The files of the version at ``path``: with those beside it, which may hold its weights.
+
+    A bare model shares its directory with others; of what lies there it has its external data.
+    """
+    bare = not source.path.is_dir()
+    files = [path, *files_beside(path)] if bare else sorted(path.parent.rglob("*"))
     marks = [(file, file.stat()) for file in files if file.is_file()]
     return tuple((str(file), stat.st_size, stat.st_mtime_ns) for file, stat in marks)
 

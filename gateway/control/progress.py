@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from gateway.serving.lifecycle import State
 from gateway.serving.registry import ModelVersion
 
 log = logging.getLogger(__name__)
@@ -40,11 +41,14 @@ class LoadProgress:
             if not self._running:
                 self._rest()
 
-    def phase(self, entry: ModelVersion, phase: str) -> None:
-        """Note what a running load is at."""
-        if entry in self._running:
-            self._running[entry] = (self._running[entry][0], phase)
-            entry.reason = phase
+    def phase(self, entry: ModelVersion, state: State, phase: str) -> None:
+        """Note what a running load is at: its state, and the stage of it in a few words."""
+        if entry not in self._running:
+            return
+        self._running[entry] = (self._running[entry][0], phase)
+        if state is not entry.state:
+            entry.move(state)
+        entry.reason = phase
 
     def _schedule(self) -> None:
         if self._timer is None:

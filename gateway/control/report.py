@@ -8,6 +8,7 @@ from typing import Any
 
 from gateway.control.repository import ModelSource, scan_repositories
 from gateway.errors import LoadError
+from gateway.serving.lifecycle import State
 from gateway.serving.loaded import LoadedModel
 from gateway.serving.loader import load_model
 from gateway.serving.signature import TensorSpec
@@ -105,7 +106,7 @@ def check(
 def _check_version(
     source: ModelSource, version: str, path: Path, tell: Callable[[str], None] | None
 ) -> VersionReport:
-    def progress(stage: str) -> None:
+    def progress(state: State, stage: str) -> None:
         if tell is not None:
             tell(f"{source.name} {version}: {stage}")
 

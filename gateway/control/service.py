@@ -13,7 +13,13 @@ from gateway import __version__
 from gateway.control.manager import Manager
 from gateway.control.model_config import model_config
 from gateway.control.statistics import model_statistics
-from gateway.errors import InvalidRequest, ModelNotFound, ModelNotReady, Unsupported
+from gateway.errors import (
+    InvalidRequest,
+    ModelNotFound,
+    ModelNotReady,
+    NoAvailableVersion,
+    Unsupported,
+)
 from gateway.serving.lifecycle import State
 from gateway.serving.loaded import LoadedModel
 from gateway.serving.registry import ModelVersion
@@ -45,6 +51,8 @@ _INDEX_STATES: Final = {
     State.UNLOADED: "UNAVAILABLE",
     State.FAILED: "UNAVAILABLE",
 }
+#: A version in one of these may serve later.
+_ON_ITS_WAY: Final = frozenset(State) - {State.UNLOADED, State.FAILED}
 
 
 class LogControl(Protocol):
@@ -61,8 +69,8 @@ class ControlService:
     """Answers the protocol's calls from the state of the manager. Event loop's thread only.
 
     Every method raises a ``GatewayError`` where the call cannot be answered: ``ModelNotFound``
-    for a model or version that nobody knows, ``ModelNotReady`` where one is known and would have
-    to be loaded to answer.
+    for a model or version that nobody knows, ``NoAvailableVersion`` where the model is known and
+    nothing of it is loaded, ``ModelNotReady`` where a version that would have to answer is not.
     """
 
     def __init__(self, manager: Manager, logging: LogControl) -> None:
@@ -203,8 +211,11 @@ class ControlService:
         for entry in reversed(known):
             if entry.lane is not None:
                 return entry.lane.loaded
-        states = ", ".join(f"version {v.version} is {v.state.value}" for v in known)
-        raise ModelNotReady(f"model '{name}' is not ready: {states or 'it is not loaded'}")
+        states = ", ".join(f"version '{v.version}' is {v.state.value}" for v in known)
+        if version or any(entry.state in _ON_ITS_WAY for entry in known):
+            raise ModelNotReady(f"model '{name}' is not ready: {states}")
+        reason = states or self._manager.unloaded_models().get(name, "it is not loaded")
+        raise NoAvailableVersion(f"model '{name}' has no available versions: {reason}")
 
     def _names(self) -> str:
         names = {version.name for version in self._manager.versions()}

@@ -16,6 +16,9 @@ from gateway.front.status import status_of
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 UnaryHandler: TypeAlias = Callable[[bytes, Context], Awaitable[bytes]]
 
+#: Bytes over a small limit up to which a message is read, only to be refused in our words.
+_READ_OVER_LIMIT: Final = 16 << 20
+
 _logger: Final = logging.getLogger("gateway.front.grpc")
 _access: Final = logging.getLogger("gateway.access")
 
@@ -46,10 +49,10 @@ class MessageLimit:
     def transport_bytes(self) -> int:
         """Where the transport itself refuses a message, unread and in words of its own.
 
-        Twice the limit: up to there the message is read, so that ``check`` can say which option
-        raises the limit.
+        Well above the limit: up to there the message is read, so that ``check`` can say which
+        option raises the limit.
         """
-        return min(2 * self.max_bytes, 2**31 - 1)
+        return min(max(2 * self.max_bytes, self.max_bytes + _READ_OVER_LIMIT), 2**31 - 1)
 
     def check(self, data: bytes) -> None:
         """Raise ``RequestTooLarge`` for a message over the limit."""

@@ -11,7 +11,7 @@ import httptools
 
 from gateway.errors import MalformedRequest
 from gateway.front.http_heads import ResponseHeads
-from gateway.front.wire_json import InferenceCodec, SharedMemory
+from gateway.front.wire_json import Describe, InferenceCodec, SharedMemory
 from gateway.types import InferRequest, InferResponse, Reply
 
 #: Writes one line of the access log: client, method, path, status, response bytes, nanoseconds.
@@ -79,11 +79,12 @@ class HttpContext:
         self,
         dispatcher: Dispatcher,
         shared_memory: SharedMemory,
+        describe: Describe,
         limits: HttpLimits,
         access_log: AccessLog | None,
     ) -> None:
         self.dispatcher = dispatcher
-        self.codec = InferenceCodec(shared_memory)
+        self.codec = InferenceCodec(shared_memory, describe)
         self.limits = limits
         self.loop: asyncio.AbstractEventLoop
         self.access_log = access_log

@@ -9,7 +9,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.errors import (
-    InvalidRequest,
     MalformedRequest,
     RequestCancelled,
     RequestTooLarge,
@@ -266,7 +265,7 @@ def _parameters(body: dict[str, Any]) -> dict[str, Any]:
 def _check_repository(request: Request) -> None:
     repository = request.path_params.get("repository", "")
     if repository:
-        raise InvalidRequest(
+        raise Unsupported(
             f"'{repository}' names a repository, but this server has one without a name; "
             "leave it out of the path"
         )

@@ -21,8 +21,9 @@ from gateway.front.shared_memory import SharedMemoryRegions
 logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("gateway.access")
 
-#: Longest pause between two ticks, in seconds.
+#: Longest and shortest pause between two ticks, in seconds.
 _TICK_S: Final = 1.0
+_SHORTEST_TICK_S: Final = 0.01
 
 
 class _Listener:
@@ -64,7 +65,7 @@ class _Listener:
                 f"choose another port with {self._option}, or another address with --host"
             ) from None
         self.port = self._server.sockets[0].getsockname()[1]
-        self._tick(loop, min(tick_s, _TICK_S))
+        self._tick(loop, min(max(tick_s, _SHORTEST_TICK_S), _TICK_S))
 
     def _tick(self, loop: asyncio.AbstractEventLoop, pause_s: float) -> None:
         """Renew the ``Date`` header and look for connections whose client is silent."""
@@ -122,7 +123,9 @@ class HttpFront:
         """
         self._limits: Final = limits or HttpLimits()
         log = write_access_log if access_log else None
-        self._context: Final = HttpContext(dispatcher, shared_memory, self._limits, log)
+        self._context: Final = HttpContext(
+            dispatcher, shared_memory, service.model_metadata, self._limits, log
+        )
         self._listener: Final = _Listener(host, port, "--http-port", self._context.heads)
         self._app: Final = build_app(
             dispatcher, service, shared_memory, metrics, self._limits.max_request_bytes, log

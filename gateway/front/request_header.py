@@ -88,6 +88,11 @@ class ResponseForm:
         return self.by_name.get(name, self.default)
 
 
+def all_binary() -> ResponseForm:
+    """A new form of responses whose outputs are all binary."""
+    return ResponseForm(_BINARY, {})
+
+
 class RequestHeader:
     """The parsed document of an inference request; nothing in it changes once it is made.
 

@@ -1,65 +1,90 @@
 """System shared memory: POSIX objects that a client on this machine shares with the server.
 
 The trust is the system's own: whoever may open the object may write to it at any time, also while
-a request that names it is in flight.
+a request that names it is in flight, and may make it smaller. Objects are therefore read and
+written through their descriptors and never mapped: a touched page that its owner has cut off would
+end the whole process with SIGBUS, where a read merely comes back short.
 """
 
-import contextlib
-import mmap
 import os
 import stat
 from typing import Any, Final
 
-from gateway.errors import Conflict, InvalidRequest, NotFound
+from gateway.errors import Conflict, InvalidRequest, NotFound, RequestTooLarge
 
 #: Where the system keeps POSIX shared memory objects.
 _DIRECTORY: Final = "/dev/shm"
 
 
 class _Region:
-    """A mapped object and the stretch of it that was registered."""
+    """An open object and the stretch of it that was registered."""
 
-    __slots__ = ("byte_size", "key", "map", "offset")
+    __slots__ = ("byte_size", "descriptor", "key", "offset")
 
     def __init__(self, key: str, offset: int, byte_size: int) -> None:
         self.key: Final = key
         self.offset: Final = offset
         self.byte_size: Final = byte_size
-        descriptor = _open(key)
-        try:
-            size = os.fstat(descriptor).st_size
-            if offset + byte_size > size:
-                raise InvalidRequest(
-                    f"shared memory '{key}' has {size} bytes; "
-                    f"{byte_size} from offset {offset} do not fit"
-                )
-            self.map: Final = mmap.mmap(descriptor, size)
-        except OSError as error:
-            raise InvalidRequest(f"cannot map shared memory '{key}': {error.strerror}") from None
-        finally:
-            os.close(descriptor)
+        self.descriptor: Final = _open(key)
+        size = os.fstat(self.descriptor).st_size
+        if offset + byte_size > size:
+            self.close()
+            raise InvalidRequest(
+                f"shared memory '{key}' has {size} bytes; "
+                f"{byte_size} from offset {offset} do not fit"
+            )
 
-    def view(self) -> memoryview:
-        """The registered stretch; its owner may have made the object smaller meanwhile."""
-        end = self.offset + self.byte_size
-        if self.map.size() < end:
-            raise InvalidRequest(f"shared memory '{self.key}' was made smaller than it was")
-        return memoryview(self.map)[self.offset : end]
+    def read(self, offset: int, byte_size: int) -> memoryview:
+        """A copy of ``byte_size`` bytes from ``offset`` of the stretch."""
+        # Asked first, so that no memory is set aside for what is not there.
+        self._check_size(offset + byte_size)
+        data = memoryview(bytearray(byte_size))
+        done = 0
+        while done < byte_size:
+            try:
+                count = os.preadv(self.descriptor, [data[done:]], self.offset + offset + done)
+            except OSError as error:
+                raise self._failed("read", error) from None
+            if not count:
+                raise self._shrunk()
+            done += count
+        return data.toreadonly()
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Copy ``data`` to ``offset`` of the stretch."""
+        # Writing past the end would make the object larger again.
+        self._check_size(offset + len(data))
+        done = 0
+        while done < len(data):
+            try:
+                done += os.pwrite(self.descriptor, data[done:], self.offset + offset + done)
+            except OSError as error:
+                raise self._failed("written", error) from None
 
     def close(self) -> None:
-        # Requests in flight may still read it; the last of their views unmaps it then.
-        with contextlib.suppress(BufferError):
-            self.map.close()
+        os.close(self.descriptor)
+
+    def _check_size(self, end: int) -> None:
+        if os.fstat(self.descriptor).st_size < self.offset + end:
+            raise self._shrunk()
+
+    def _shrunk(self) -> InvalidRequest:
+        return InvalidRequest(f"shared memory '{self.key}' was made smaller than it was")
+
+    def _failed(self, done: str, error: OSError) -> InvalidRequest:
+        return InvalidRequest(f"shared memory '{self.key}' cannot be {done}: {error.strerror}")
 
 
 class SharedMemoryRegions:
     """The registered regions by name; for the event loop's thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_read_bytes: int = 256 << 20) -> None:
+        """Begin with no region; one read may copy ``max_read_bytes``."""
+        self._max_read_bytes: Final = max_read_bytes
         self._regions: dict[str, _Region] = {}
 
     def register(self, name: str, key: str, offset: int, byte_size: int) -> None:
-        """Map ``byte_size`` bytes from ``offset`` of the object ``key`` as the region ``name``.
+        """Make ``byte_size`` bytes from ``offset`` of the object ``key`` known as ``name``.
 
         Raises ``Conflict`` where the name is taken, and ``InvalidRequest`` where there is no such
         object, it may not be opened for reading and writing, or it is too small.
@@ -80,7 +105,7 @@ class SharedMemoryRegions:
     def unregister(self, name: str = "") -> None:
         """Forget the region ``name``, or all for ``""``; an unknown name is already forgotten.
 
-        Views that were read from it stay valid.
+        What was read from it stays valid.
         """
         names = [name] if name else list(self._regions)
         for each in names:
@@ -107,34 +132,41 @@ class SharedMemoryRegions:
         ]
 
     def read(self, name: str, offset: int, byte_size: int) -> memoryview:
-        """Return a view of ``byte_size`` bytes from ``offset`` of the region ``name``.
+        """Return a copy of ``byte_size`` bytes from ``offset`` of the region ``name``, read-only.
 
-        The view stays valid after the region is unregistered. Raises ``NotFound`` and
-        ``InvalidRequest``.
+        Raises ``NotFound``, ``RequestTooLarge`` and ``InvalidRequest``.
         """
-        return self._stretch(name, offset, byte_size).toreadonly()
+        region = self._stretch(name, offset, byte_size)
+        if byte_size > self._max_read_bytes:
+            raise RequestTooLarge(
+                f"an input in shared memory may have {self._max_read_bytes} bytes, got "
+                f"{byte_size}; --max-request-bytes raises the limit"
+            )
+        return region.read(offset, byte_size)
 
     def write(self, name: str, offset: int, byte_size: int, data: bytes | memoryview) -> None:
         """Copy ``data`` to ``offset`` of the region ``name``.
 
         Raises ``NotFound``, and ``InvalidRequest`` where ``data`` is larger than ``byte_size`` or
-        the stretch is not within the region; nothing is written then.
+        the stretch is not within the region or no longer within its object; nothing is written
+        then.
         """
         if len(data) > byte_size:
             raise InvalidRequest(
                 f"the output has {len(data)} bytes, "
                 f"but {byte_size} are set aside for it in shared memory region '{name}'"
             )
-        self._stretch(name, offset, byte_size)[: len(data)] = data
+        self._stretch(name, offset, byte_size).write(offset, memoryview(data))
 
-    def _stretch(self, name: str, offset: int, byte_size: int) -> memoryview:
+    def _stretch(self, name: str, offset: int, byte_size: int) -> _Region:
+        """The region ``name``, if it has ``byte_size`` bytes from ``offset``."""
         region = self._find(name)
         if offset < 0 or byte_size < 0 or offset + byte_size > region.byte_size:
             raise InvalidRequest(
                 f"shared memory region '{name}' has {region.byte_size} bytes; "
                 f"{byte_size} from offset {offset} are not within it"
             )
-        return region.view()[offset : offset + byte_size]
+        return region
 
     def _find(self, name: str) -> _Region:
         region = self._regions.get(name)

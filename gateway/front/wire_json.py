@@ -2,13 +2,13 @@
 
 A request is a JSON document; with an ``Inference-Header-Content-Length`` the document is that many
 bytes and the binary tensors follow it, in the order of the inputs that have ``binary_data_size``.
-A response has the same two forms.
+With a length of 0 there is no document (see ``wire_raw``). A response has the same two forms.
 
 A client that sends binary tensors sends the same document again and again, so a decoded document
 (``RequestHeader``) is kept and found again by its bytes; so is the document of the answer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
@@ -16,8 +16,15 @@ import orjson
 
 from gateway._native.bytes_tensor import encode_bytes_tensor
 from gateway.errors import MalformedRequest
-from gateway.front.request_header import OutputForm, RequestHeader, ResponseForm, TensorHeader
+from gateway.front.request_header import (
+    OutputForm,
+    RequestHeader,
+    ResponseForm,
+    TensorHeader,
+    all_binary,
+)
 from gateway.front.wire_binary import bytes_tensor_from_binary
+from gateway.front.wire_raw import decode_raw_request
 from gateway.front.wire_values import values_to_json
 from gateway.types import BYTES, Array, InferInput, InferOutput, InferRequest, InferResponse
 
@@ -29,13 +36,15 @@ _COPY_BELOW: Final = 2048
 #: Documents that are kept, and the longest that is.
 _MAX_KEPT: Final = 512
 _MAX_KEPT_BYTES: Final = 2048
+#: The metadata of a model and version, in the protocol's JSON form; raises ``GatewayError``.
+Describe: TypeAlias = Callable[[str, str], dict[str, Any]]
 
 
 class SharedMemory(Protocol):
     """The regions that a request may name; ``SharedMemoryRegions`` is one."""
 
     def read(self, name: str, offset: int, byte_size: int) -> memoryview:
-        """Return a view of ``byte_size`` bytes of the region."""
+        """Return a copy of ``byte_size`` bytes of the region."""
 
     def write(self, name: str, offset: int, byte_size: int, data: bytes | memoryview) -> None:
         """Copy ``data``, which must not be larger than ``byte_size``, into the region."""
@@ -44,10 +53,11 @@ class SharedMemory(Protocol):
 class InferenceCodec:
     """Decodes inference requests and encodes their responses; for one thread."""
 
-    __slots__ = ("_headers", "_shared_memory")
+    __slots__ = ("_describe", "_headers", "_shared_memory")
 
-    def __init__(self, shared_memory: SharedMemory) -> None:
+    def __init__(self, shared_memory: SharedMemory, describe: Describe) -> None:
         self._shared_memory = shared_memory
+        self._describe = describe
         self._headers: dict[bytes, RequestHeader] = {}
 
     def decode(
@@ -56,14 +66,18 @@ class InferenceCodec:
         """Decode the body of an inference request.
 
         ``header_length`` is the value of ``Inference-Header-Content-Length``, ``None`` where the
-        body is JSON alone. The inputs may be views of ``body`` and of shared memory, and the
-        request shares its ``outputs`` with others: nobody may change those. Raises
+        body is JSON alone, 0 where it is the only input alone. The inputs may be views of ``body``,
+        and the request shares its ``outputs`` with others: nobody may change those. Raises
         ``MalformedRequest`` for what does not parse and ``InvalidTensor`` for values that do not
-        fit; naming a shared memory region raises what reading it raises.
+        fit; naming a shared memory region raises what reading it raises, and a body without a
+        document what describing the model raises.
         """
         if header_length is None:
             header = RequestHeader(body)
             position = len(body)
+        elif not header_length:
+            metadata = self._describe(model, version)
+            return decode_raw_request(model, version, body, metadata, received_ns), all_binary()
         else:
             if header_length > len(body):
                 raise MalformedRequest(

@@ -34,7 +34,7 @@ class SharedMemory(Protocol):
     """The regions that a request may name."""
 
     def read(self, name: str, offset: int, byte_size: int) -> memoryview:
-        """A view of ``byte_size`` bytes of the region."""
+        """A copy of ``byte_size`` bytes of the region."""
 
     def write(self, name: str, offset: int, byte_size: int, data: bytes | memoryview) -> None:
         """Copy ``data``, which must not be larger than ``byte_size``, into the region."""
@@ -45,7 +45,7 @@ def decode_request(
 ) -> tuple[InferRequest, dict[str, Extent]]:
     """The request in the bytes of a ModelInferRequest, and which outputs go to shared memory.
 
-    Its inputs may be views of ``data`` and of shared memory. Its deadline is the earlier of
+    Its inputs may be views of ``data``. Its deadline is the earlier of
     ``deadline_ns`` (the call's own; 0 for none) and ``received_ns`` plus the request's ``timeout``
     parameter, which is in microseconds.
 

@@ -1,17 +1,22 @@
 """The V1 prediction documents: ``{"instances": [...]}`` to ``{"predictions": [...]}``.
 
 Each instance is one row. A model with one input takes its values directly or by name; a model with
-several takes an object of values by input name. Predictions have the same form.
+several takes an object of values by input name. An element of a BYTES input is a string, or any
+bytes as ``{"b64": "<base64>"}``. Predictions have the same form, but for ``b64``.
 """
 
+import base64
 from time import monotonic_ns
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from gateway.errors import InvalidRequest, InvalidTensor, MalformedRequest
 from gateway.front.wire_values import tensor_from_json, values_to_json
-from gateway.types import DATATYPES, InferInput, InferOutput, InferRequest, InferResponse
+from gateway.types import BYTES, DATATYPES, InferInput, InferOutput, InferRequest, InferResponse
+
+#: The key of an element's bytes in base64.
+_BINARY: Final = "b64"
 
 
 def decode_instances(
@@ -23,7 +28,9 @@ def decode_instances(
         raise MalformedRequest("the request must have 'instances', a list of at least one row")
     specs = metadata["inputs"]
     names = [spec["name"] for spec in specs]
-    by_name = all(isinstance(row, dict) for row in instances)
+    by_name = all(isinstance(row, dict) for row in instances) and (
+        _BINARY in names or not any(_is_binary(row) for row in instances)
+    )
     if not by_name and len(specs) != 1:
         raise InvalidTensor(
             f"each instance must be an object with the inputs {', '.join(names)}: "
@@ -34,6 +41,8 @@ def decode_instances(
         name = spec["name"]
         rows = [_value(row, name, names) for row in instances] if by_name else instances
         datatype = DATATYPES[spec["datatype"]]
+        if datatype is BYTES:
+            rows = _with_bytes(name, rows)
         shape = _shape(name, rows)
         values = tensor_from_json(name, datatype, shape, rows)
         inputs.append(InferInput(name, datatype, shape, values))
@@ -46,6 +55,24 @@ def _value(row: dict[str, Any], name: str, names: list[str]) -> Any:
             f"each instance must have the inputs {', '.join(names)}; got {', '.join(row) or 'none'}"
         )
     return row[name]
+
+
+def _is_binary(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == {_BINARY}
+
+
+def _with_bytes(name: str, values: list[Any]) -> list[Any]:
+    """The nested ``values`` with the bytes of each element that came in base64."""
+    return [_with_bytes(name, v) if isinstance(v, list) else _element(name, v) for v in values]
+
+
+def _element(name: str, value: Any) -> Any:
+    if not _is_binary(value):
+        return value
+    try:
+        return base64.b64decode(value[_BINARY], validate=True)
+    except (TypeError, ValueError) as error:
+        raise InvalidTensor(f"input '{name}': an element's b64 is not base64: {error}") from None
 
 
 def _shape(name: str, rows: list[Any]) -> tuple[int, ...]:

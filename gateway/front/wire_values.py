@@ -36,7 +36,8 @@ def tensor_from_json(name: str, datatype: DataType, shape: tuple[int, ...], data
     """Return the C-contiguous array of ``shape`` and ``datatype.numpy`` that ``data`` spells.
 
     ``data`` is a parsed JSON list, flat or nested in any way, in row-major order; a bare value
-    stands for a tensor of one element. BYTES elements stay ``str``. Raises ``InvalidTensor``.
+    stands for a tensor of one element. BYTES elements stay what they are, ``str`` or, once
+    the caller has decoded them, ``bytes``. Raises ``InvalidTensor``.
     """
     values = _flatten(data) if type(data) is list else [data]
     expected = math.prod(shape)
@@ -68,7 +69,7 @@ def _leaves(data: list[Any]) -> Iterator[Any]:
 def _convert(name: str, datatype: DataType, values: list[Any]) -> Array:
     kinds = set(map(type, values))
     if datatype is BYTES:
-        if not kinds <= {str}:
+        if not kinds <= {str, bytes}:
             raise _element_error(name, datatype, values)
         array_of_objects = np.empty(len(values), np.object_)
         array_of_objects[:] = values
@@ -112,7 +113,7 @@ def _element_error(name: str, datatype: DataType, values: list[Any]) -> InvalidT
 
 def _holds(datatype: DataType, value: Any) -> bool:
     if datatype is BYTES:
-        return type(value) is str
+        return type(value) in (str, bytes)
     if datatype is BOOL:
         return type(value) in (bool, int) and value in (0, 1)
     if datatype.numpy.kind == "f":

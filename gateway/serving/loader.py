@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from gateway.errors import LoadError
+from gateway.serving.lifecycle import State
 from gateway.serving.loaded import LoadedModel
 from gateway.serving.onnx.graph import Graph, read_graph
 from gateway.serving.onnx.session import OnnxSession, open_session
@@ -24,7 +25,8 @@ log = logging.getLogger(__name__)
 #: Longest run on made-up inputs, in seconds: one of them may send a loop in the graph far out.
 TRIAL_LIMIT_S: Final = 10.0
 
-Progress = Callable[[str], None]
+#: Told what begins: the state that the version is in from now on, and the stage in a few words.
+Progress = Callable[[State, str], None]
 
 
 def load_model(
@@ -41,7 +43,8 @@ def load_model(
 
     Args:
         path: the ``.onnx`` file.
-        progress: told, in a few words, each stage as it begins; on the calling thread.
+        progress: told each stage as it begins, and the state (LOADING, VALIDATING or WARMING) that
+            it belongs to; on the calling thread.
 
     Raises:
         LoadError: the version cannot be served; the message says which part of it and why.
@@ -57,7 +60,7 @@ def load_model(
 def _load(
     name: str, version: str, path: Path, settings: ModelSettings, tell: Progress
 ) -> LoadedModel:
-    tell("reading the graph")
+    tell(State.LOADING, "reading the graph")
     shapes = {n: t.shape for n, t in settings.inputs.items() if t.shape is not None}
     graph = read_graph(path, shapes)
     inputs = described("input", graph.inputs, settings.inputs)
@@ -65,7 +68,7 @@ def _load(
     digest = digest_of(path, graph.external)
     sessions = _open(graph, settings, tell)
     samples = sample_file(path, settings)
-    tell("probing how it may be batched")
+    tell(State.VALIDATING, "probing how it may be batched")
     result = probe(
         inputs,
         outputs,
@@ -76,7 +79,7 @@ def _load(
         unshaped=graph.unshaped,
         coarse=sessions[0].device != "cpu",
     )
-    tell("warming up")
+    tell(State.WARMING, "warming up")
     # The probe has warmed the first session.
     warm_up(sessions[1:], result, [spec.name for spec in outputs])
     notes = [*result.notes, *_ignored(settings)]
@@ -196,7 +199,7 @@ def warm_up(sessions: Sequence[OnnxSession], result: ProbeResult, outputs: list[
 def _open(graph: Graph, settings: ModelSettings, tell: Progress) -> tuple[OnnxSession, ...]:
     sessions: list[OnnxSession] = []
     for instance in range(settings.instances):
-        tell(f"opening session {instance + 1} of {settings.instances}")
+        tell(State.LOADING, f"opening session {instance + 1} of {settings.instances}")
         sessions.append(
             open_session(
                 graph.model,
@@ -216,5 +219,5 @@ def _ignored(settings: ModelSettings) -> list[str]:
     return [f"not honoured in {source}: {', '.join(settings.ignored)}"]
 
 
-def _silent(stage: str) -> None:
+def _silent(state: State, stage: str) -> None:
     """Progress that nobody asked for."""

@@ -1,7 +1,6 @@
 """The settings of one model, from ``model.toml`` or Triton's ``config.pbtxt`` in its directory."""
 
 import difflib
-import logging
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,8 +10,6 @@ from gateway.errors import ConfigError
 from gateway.serving.settings import ModelSettings, TensorSettings, VersionPolicy
 from gateway.serving.triton_config import settings_of
 
-log = logging.getLogger(__name__)
-
 TOML_NAME: Final = "model.toml"
 TRITON_NAME: Final = "config.pbtxt"
 
@@ -20,8 +17,8 @@ TRITON_NAME: Final = "config.pbtxt"
 def read_settings(folder: Path) -> ModelSettings:
     """The settings of the model in ``folder``; the defaults where it has no file of them.
 
-    ``model.toml`` goes before ``config.pbtxt``, whose fields that are not honoured are logged in
-    one line.
+    ``model.toml`` goes before ``config.pbtxt``, whose fields that are not honoured are named in
+    ``ModelSettings.ignored``.
 
     Raises:
         ConfigError: a file does not parse, or a key or value in it is wrong.
@@ -33,16 +30,11 @@ def read_settings(folder: Path) -> ModelSettings:
             return _from_toml(toml)
         if not triton.is_file():
             return ModelSettings()
-        settings = settings_of(triton.read_text(), triton)
+        return settings_of(triton.read_text(), triton)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"the settings of model {folder.name!r} cannot be read: {error}"
         ) from error
-    if settings.ignored:
-        log.warning(
-            "model %s: not honoured in %s: %s", folder.name, triton, ", ".join(settings.ignored)
-        )
-    return settings
 
 
 def _from_toml(path: Path) -> ModelSettings:

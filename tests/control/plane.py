@@ -31,7 +31,8 @@ class ControlPlane:
             self._publish,
             **{"inline_threshold_ns": 500_000, **options},
         )
-        self.logs = Logging("error", "human", io.StringIO())
+        self.log = io.StringIO()
+        self.logs = Logging("error", "human", self.log)
         self.service = ControlService(self.manager, self.logs)
 
     def _publish(self, routes: RouteTable) -> None:

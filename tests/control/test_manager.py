@@ -1,25 +1,38 @@
 import asyncio
+import os
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 from gateway.errors import (
     GatewayError,
     LoadError,
     ModelNotFound,
-    ModelNotReady,
     NoAvailableVersion,
     ShuttingDown,
 )
+from gateway.serving.lifecycle import State
+from gateway.serving.registry import ModelVersion
 from tests.control.plane import ROW, ControlPlane, on_plane, until
-from tests.repository import ModelDirectory, echo, rows, slow
+from tests.repository import ModelDirectory, constant, echo, model, rows, slow, value
 
 
 @pytest.fixture
 def models(tmp_path: Path) -> ModelDirectory:
     return ModelDirectory(tmp_path)
+
+
+def scaled(factor: float) -> onnx.ModelProto:
+    """``y = factor * x``."""
+    return model(
+        [helper.make_node("Mul", ["x", "factor"], ["y"])],
+        [value("x", "FP32", ["n", 4])],
+        [value("y", "FP32", ["n", 4])],
+        [constant("factor", np.full(4, factor, np.float32))],
+    )
 
 
 def replace(models: ModelDirectory, name: str, model: onnx.ModelProto, version: str = "1") -> None:
@@ -70,7 +83,7 @@ def test_a_model_that_fails_harms_no_other_and_counts_for_strict_readiness(
         assert plane.manager.ready is not strict
         assert plane.state("broken", "1") == "UNAVAILABLE"
         assert (await plane.infer("good", x=ROW)).version == "1"
-        with pytest.raises(ModelNotReady, match=r"FAILED"):
+        with pytest.raises(NoAvailableVersion, match=r"FAILED"):
             await plane.infer("broken", x=ROW)
 
     on_plane(test, models.path, strict_readiness=strict)
@@ -174,6 +187,78 @@ def test_a_changed_file_is_loaded_again_an_unchanged_one_is_not(models: ModelDir
         row = np.array([[1, 2]], np.int64)
         answer = await plane.infer("echo", x=row)
         np.testing.assert_array_equal(answer.outputs[0].array, row)
+
+    on_plane(test, models.path)
+
+
+def test_changed_external_data_of_a_bare_model_is_loaded_again(tmp_path: Path) -> None:
+    file = tmp_path / "scaled.onnx"
+
+    def write(factor: float) -> None:
+        onnx.save(
+            scaled(factor),
+            file,
+            save_as_external_data=True,
+            location="scaled.bin",
+            size_threshold=0,
+        )
+
+    write(2.0)
+    (tmp_path / "neighbour.bin").write_bytes(b"another model's")
+
+    async def test(plane: ControlPlane) -> None:
+        await plane.manager.start()
+        (before,) = plane.manager.versions("scaled")
+        (tmp_path / "neighbour.bin").write_bytes(b"another model's, changed")
+        await plane.manager.load("scaled")
+        assert plane.manager.versions("scaled") == [before]
+        unchanged = file.stat()
+        (tmp_path / "scaled.bin").unlink()
+        write(3.0)
+        os.utime(file, ns=(unchanged.st_atime_ns, unchanged.st_mtime_ns))
+        assert file.stat().st_size == unchanged.st_size
+        await plane.manager.load("scaled")
+        answer = await plane.infer("scaled", x=ROW)
+        np.testing.assert_array_equal(answer.outputs[0].array, 3 * ROW)
+
+    on_plane(test, tmp_path)
+
+
+def test_a_load_goes_through_every_state(
+    models: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models.add("rows", rows)
+    seen: list[tuple[str, str]] = []
+    move = ModelVersion.move
+
+    def watched(self: ModelVersion, state: State, reason: str = "") -> None:
+        move(self, state, reason)
+        seen.append((self.label, state.value))
+
+    monkeypatch.setattr(ModelVersion, "move", watched)
+
+    async def test(plane: ControlPlane) -> None:
+        await plane.manager.start()
+        states = ["LOADING", "VALIDATING", "WARMING", "READY"]
+        assert seen == [("model 'rows' version '1'", state) for state in states]
+
+    on_plane(test, models.path)
+
+
+def test_settings_that_are_not_honoured_are_named_when_their_model_is_loaded(
+    models: ModelDirectory,
+) -> None:
+    models.add("rows", rows)
+    models.add("echo", lambda: echo("FP32"))
+    (models.path / "rows" / "config.pbtxt").write_text("response_cache { enable: true }")
+
+    async def test(plane: ControlPlane) -> None:
+        plane.service.log_settings({"log_warning": True})
+        await plane.manager.start()
+        await plane.manager.load("echo")
+        lines = [line for line in plane.log.getvalue().splitlines() if "response_cache" in line]
+        assert len(lines) == 1
+        assert "'rows'" in lines[0]
 
     on_plane(test, models.path)
 

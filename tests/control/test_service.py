@@ -13,6 +13,7 @@ from gateway.errors import (
     InvalidRequest,
     ModelNotFound,
     ModelNotReady,
+    NoAvailableVersion,
     Unsupported,
 )
 from tests.control.plane import ROW, ControlPlane, on_plane, until
@@ -177,14 +178,18 @@ def test_what_nobody_knows_is_not_found(serve: Callable[[Test], None]) -> None:
     serve(test)
 
 
-def test_a_model_that_is_known_and_not_loaded_is_not_ready(serve: Callable[[Test], None]) -> None:
+def test_a_model_that_is_known_and_not_loaded_has_no_available_version(
+    serve: Callable[[Test], None],
+) -> None:
     async def test(plane: ControlPlane) -> None:
         assert plane.service.is_model_ready("rows") is True
         assert plane.service.is_model_ready("rows", "1") is True
         assert plane.service.is_model_ready("broken") is False
         for call in (plane.service.model_metadata, plane.service.model_config):
-            with pytest.raises(ModelNotReady, match="FAILED"):
+            with pytest.raises(NoAvailableVersion, match=r"has no available versions.*FAILED"):
                 call("broken")
+            with pytest.raises(ModelNotReady, match="FAILED"):
+                call("broken", "1")
 
     serve(test)
 

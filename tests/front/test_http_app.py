@@ -99,7 +99,7 @@ def test_log_settings(client: httpx.Client) -> None:
         ("GET", "/v2/trace/setting", 501),
         ("POST", "/v2/models/echo/trace/setting", 501),
         ("POST", "/v2/cudasharedmemory/region/r/register", 501),
-        ("POST", "/v2/repository/elsewhere/index", 400),
+        ("POST", "/v2/repository/elsewhere/index", 501),
         ("GET", "/v2/systemsharedmemory/region/r/status", 404),
     ],
 )

@@ -7,7 +7,7 @@ from multiprocessing.shared_memory import SharedMemory
 import numpy as np
 import pytest
 
-from gateway.errors import Conflict, InvalidRequest, NotFound
+from gateway.errors import Conflict, InvalidRequest, NotFound, RequestTooLarge
 from gateway.front.shared_memory import SharedMemoryRegions
 
 
@@ -116,9 +116,13 @@ def test_names_are_unique_and_can_be_forgotten(
             use()
 
 
-def test_views_outlive_their_region(memory: SharedMemory, regions: SharedMemoryRegions) -> None:
-    regions.register("r", memory.name, 0, 100)
+def test_what_was_read_outlives_its_region_and_its_object(
+    memory: SharedMemory, regions: SharedMemoryRegions
+) -> None:
+    regions.register("r", memory.name, 0, 4096)
     array = np.frombuffer(regions.read("r", 0, 10), np.uint8)
+    # A mapped page that is cut off would end this process with SIGBUS when it is touched.
+    os.truncate(f"/dev/shm/{memory.name}", 0)
     regions.unregister("r")
     assert array.tobytes() == b"0123456789"
 
@@ -126,7 +130,30 @@ def test_views_outlive_their_region(memory: SharedMemory, regions: SharedMemoryR
 def test_an_object_that_was_cut_is_an_error_and_no_crash(
     memory: SharedMemory, regions: SharedMemoryRegions
 ) -> None:
+    path = f"/dev/shm/{memory.name}"
     regions.register("r", memory.name, 0, 4096)
-    os.truncate(f"/dev/shm/{memory.name}", 100)
+    os.truncate(path, 100)
     with pytest.raises(InvalidRequest, match="made smaller"):
         regions.read("r", 0, 4096)
+    with pytest.raises(InvalidRequest, match="made smaller"):
+        regions.write("r", 90, 20, bytes(20))
+    assert os.path.getsize(path) == 100
+    assert regions.read("r", 0, 10) == b"0123456789"
+
+
+def test_one_input_is_no_larger_than_a_request_may_be(memory: SharedMemory) -> None:
+    regions = SharedMemoryRegions(max_read_bytes=1000)
+    regions.register("r", memory.name, 0, 4096)
+    assert len(regions.read("r", 0, 1000)) == 1000
+    with pytest.raises(RequestTooLarge, match="1000 bytes, got 1001; --max-request-bytes"):
+        regions.read("r", 0, 1001)
+    regions.unregister()
+
+
+def test_no_descriptor_is_left_open(memory: SharedMemory, regions: SharedMemoryRegions) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    regions.register("r", memory.name, 0, 10)
+    with pytest.raises(InvalidRequest, match="do not fit"):
+        regions.register("s", memory.name, 0, 4097)
+    regions.unregister()
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -31,10 +31,14 @@ from gateway.types import (
 )
 
 
+def describe(model: str, version: str) -> dict[str, Any]:
+    return {"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}]}
+
+
 def decode(document: Any, binary: bytes | None = None) -> tuple[InferRequest, ResponseForm]:
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
     length = None if binary is None else len(body)
-    codec = InferenceCodec(SharedMemoryRegions())
+    codec = InferenceCodec(SharedMemoryRegions(), describe)
     return codec.decode("m", "", body + (binary or b""), length, 7)
 
 
@@ -197,6 +201,8 @@ def test_depth_has_a_limit(open: bytes, inner: bytes) -> None:
     parse_json(nested(MAX_DEPTH))
     for depth in (MAX_DEPTH + 1, 900, 100_000):
         with pytest.raises(MalformedRequest, match="deeper than 100"):
+            parse_json(b"[" * depth)
+        with pytest.raises(MalformedRequest, match="deeper than 100"):
             parse_json(nested(depth))
 
 
@@ -220,7 +226,7 @@ def test_binary_tensors_are_taken_in_the_order_of_the_inputs() -> None:
 
 
 def test_a_document_seen_before_is_read_with_its_own_tensors() -> None:
-    codec = InferenceCodec(SharedMemoryRegions())
+    codec = InferenceCodec(SharedMemoryRegions(), describe)
     document = orjson.dumps({"inputs": [binary_input(8)], "id": "1", "parameters": {"p": 1}})
     for tail in (b"first   ", b"second  "):
         request, _ = codec.decode("m", "2", document + tail, len(document), 9)
@@ -288,7 +294,7 @@ def test_no_document_does_worse_than_being_refused(
 ) -> None:
     body = json.dumps(document).encode() + binary
     length = None if lie is None else max(0, len(body) - len(binary) + lie)
-    codec = InferenceCodec(SharedMemoryRegions())
+    codec = InferenceCodec(SharedMemoryRegions(), describe)
     try:
         request, _ = codec.decode("m", "", body, length, 0)
     except Exception as error:
@@ -300,7 +306,7 @@ def test_no_document_does_worse_than_being_refused(
 @given(st.binary(max_size=80), st.none() | st.integers(0, 100))
 def test_no_bytes_do_worse_than_being_refused(body: bytes, length: int | None) -> None:
     with pytest.raises(InvalidRequest):
-        InferenceCodec(SharedMemoryRegions()).decode("m", "", body, length, 0)
+        InferenceCodec(SharedMemoryRegions(), describe).decode("m", "", body, length, 0)
 
 
 # Responses
@@ -309,7 +315,7 @@ def test_no_bytes_do_worse_than_being_refused(body: bytes, length: int | None) -
 def encode(
     outputs: list[InferOutput], request: dict[str, Any] | None = None, id: str = ""
 ) -> tuple[Any, bytes]:
-    codec = InferenceCodec(SharedMemoryRegions())
+    codec = InferenceCodec(SharedMemoryRegions(), describe)
     _, form = decode({"inputs": [], **(request or {})})
     response = InferResponse("m", "3", id, outputs)
     document, buffers = codec.encode(response, form)
@@ -393,7 +399,7 @@ def test_forms_by_output_and_for_all() -> None:
 
 
 def test_a_kept_document_follows_the_shape_and_the_version() -> None:
-    codec = InferenceCodec(SharedMemoryRegions())
+    codec = InferenceCodec(SharedMemoryRegions(), describe)
     _, form = decode({"inputs": [], "parameters": {"binary_data_output": True}})
     for version, rows in (("1", 1), ("1", 2), ("2", 2), ("2", 1)):
         array = np.zeros((rows, 3), np.float32)
@@ -411,3 +417,13 @@ def test_classification_is_asked_for_by_output() -> None:
     )
     assert request.outputs is not None
     assert [(each.name, each.class_count) for each in request.outputs] == [("y", 3)]
+
+
+def test_a_document_of_no_bytes_makes_the_body_the_only_input() -> None:
+    codec = InferenceCodec(SharedMemoryRegions(), describe)
+    body = np.arange(6, dtype=np.float32).tobytes()
+    request, form = codec.decode("m", "", body, 0, 7)
+    (tensor,) = request.inputs
+    assert (tensor.name, tensor.datatype, tuple(tensor.shape)) == ("x", FP32, (3, 2))
+    np.testing.assert_array_equal(tensor.array(), np.arange(6, dtype=np.float32).reshape(3, 2))
+    assert form.all_binary

@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from gateway.errors import LoadError
+from gateway.serving.lifecycle import State
 from gateway.serving.loader import load_model
 from gateway.serving.settings import ModelSettings, TensorSettings
 from tests.serving import models
@@ -16,8 +17,10 @@ from tests.serving import models
 
 def test_a_loaded_model_is_whole(tmp_path: Path) -> None:
     path = models.save(models.linear(), tmp_path)
-    stages: list[str] = []
-    loaded = load_model("m", "3", path, ModelSettings(instances=2), progress=stages.append)
+    stages: list[tuple[State, str]] = []
+    loaded = load_model(
+        "m", "3", path, ModelSettings(instances=2), progress=lambda *told: stages.append(told)
+    )
     assert (loaded.name, loaded.version, loaded.path) == ("m", "3", path)
     assert loaded.digest == f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
     assert len(loaded.sessions) == 2
@@ -25,11 +28,11 @@ def test_a_loaded_model_is_whole(tmp_path: Path) -> None:
     first, second = (session.run({"x": x}, ["y"])[0] for session in loaded.sessions)
     np.testing.assert_array_equal(first, second)
     assert stages == [
-        "reading the graph",
-        "opening session 1 of 2",
-        "opening session 2 of 2",
-        "probing how it may be batched",
-        "warming up",
+        (State.LOADING, "reading the graph"),
+        (State.LOADING, "opening session 1 of 2"),
+        (State.LOADING, "opening session 2 of 2"),
+        (State.VALIDATING, "probing how it may be batched"),
+        (State.WARMING, "warming up"),
     ]
 
 

@@ -188,7 +188,7 @@ def test_what_triton_honours_is_honoured(folder: Path) -> None:
     )
 
 
-def test_every_other_field_is_named_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_every_other_field_is_named_once(folder: Path) -> None:
     settings = triton(
         folder,
         """
@@ -210,8 +210,6 @@ def test_every_other_field_is_named_once(folder: Path, caplog: pytest.LogCapture
         "parameters.execution_mode",
         "response_cache.enable",
     ]
-    (record,) = caplog.records
-    assert all(name in record.getMessage() for name in settings.ignored)
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,17 @@ def read_graph(path: Path, shapes: dict[str, tuple[int, ...]] | None = None) -> 
     )
 
 
+def files_beside(path: Path) -> tuple[Path, ...]:
+    """The files that hold the external data of the model in ``path``; none where it cannot be read.
+
+    Raises nothing: what is wrong with the model is told when it is loaded.
+    """
+    try:
+        return external_files(skim(path), path.parent)
+    except LoadError:
+        return ()
+
+
 def external_files(model: onnx.ModelProto, folder: Path) -> tuple[Path, ...]:
     """The files that hold the model's external data, sorted.
 
