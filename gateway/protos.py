@@ -4,8 +4,8 @@ Clients of the protocol (``tritonclient``, ``kserve``) register the same symbols
 default pool, which takes each symbol once. Nothing here touches that pool, so the gateway can
 be imported beside any one of them.
 
-The hot messages are decoded and encoded by ``_native/oip.pyx``; everything else uses the classes
-that ``message`` gives.
+The hot messages are read by ``_native/oip_decode.pyx`` and written by ``_native/oip_encode.pyx``;
+everything else uses the classes that ``message`` gives.
 """
 
 from importlib.resources import files

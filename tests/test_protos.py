@@ -114,7 +114,8 @@ def test_an_unknown_message_is_a_key_error():
 def test_the_gateway_and_a_client_share_a_process(client, gateway_first):
     gateway = """
         from gateway.protos import message
-        from gateway._native.oip import decode_infer_request, encode_infer_response
+        from gateway._native.oip_decode import decode_infer_request
+        from gateway._native.oip_encode import encode_infer_response
         """
     use = """
         theirs = ModelInferRequest(model_name="m", id="7")

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import numpy as np
 
-from gateway._native.bytes_tensor import decode_bytes_tensor, encode_bytes_tensor
-from gateway._native.oip import DecodeError, decode_infer_request, encode_infer_response
+from gateway._native.bytes_tensor import DecodeError, decode_bytes_tensor, encode_bytes_tensor
+from gateway._native.oip_decode import decode_infer_request
+from gateway._native.oip_encode import encode_infer_response
 from gateway.errors import InvalidTensor, MalformedRequest
 from gateway.types import (
     BYTES,
@@ -20,7 +21,8 @@ from gateway.types import (
 )
 
 if TYPE_CHECKING:  # the forms have names in the stub alone
-    from gateway._native.oip import DecodedInput, DecodedOutput, EncodedOutput
+    from gateway._native.oip_decode import DecodedInput, DecodedOutput
+    from gateway._native.oip_encode import EncodedOutput
 
 #: Where an output goes instead of the answer: the region's name, offset and size in bytes.
 Extent: TypeAlias = tuple[str, int, int]

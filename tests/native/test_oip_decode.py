@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway._native import oip
-from gateway._native.oip import DecodeError, decode_infer_request
+from gateway._native import oip_decode
+from gateway._native.bytes_tensor import DecodeError
+from gateway._native.oip_decode import decode_infer_request
 from gateway.protos import message
 
 ModelInferRequest = message("ModelInferRequest")
@@ -176,7 +177,7 @@ def requests(draw):
             elements = draw(st.lists(ELEMENTS[field], max_size=5))
             getattr(tensor.contents, field).extend(elements)
         if form != "typed" and "shared_memory_region" not in tensor.parameters:
-            size = draw(st.sampled_from([0, 3, oip.COPY_LIMIT, oip.COPY_LIMIT + 1]))
+            size = draw(st.sampled_from([0, 3, oip_decode.COPY_LIMIT, oip_decode.COPY_LIMIT + 1]))
             request.raw_input_contents.append(bytes([draw(st.integers(0, 255))]) * size)
     for _ in range(draw(st.integers(0, 2))):
         set_parameters(request.outputs.add(name="out").parameters, draw(PARAMETERS))
@@ -283,7 +284,7 @@ def test_nesting_has_protobufs_limit_at_every_level(levels):
 
 def test_a_large_tensor_is_a_view_of_the_message_and_a_small_one_a_copy():
     request = ModelInferRequest(model_name="m")
-    for size in (oip.COPY_LIMIT, oip.COPY_LIMIT + 1):
+    for size in (oip_decode.COPY_LIMIT, oip_decode.COPY_LIMIT + 1):
         request.inputs.add(name="x", datatype="UINT8", shape=[size])
         request.raw_input_contents.append(bytes(size))
     data = request.SerializeToString()
@@ -291,7 +292,7 @@ def test_a_large_tensor_is_a_view_of_the_message_and_a_small_one_a_copy():
     assert type(small) is bytes
     assert type(large) is memoryview
     assert large.obj is data
-    assert (large.format, large.ndim, large.nbytes) == ("B", 1, oip.COPY_LIMIT + 1)
+    assert (large.format, large.ndim, large.nbytes) == ("B", 1, oip_decode.COPY_LIMIT + 1)
 
 
 @pytest.mark.parametrize("wrap", [bytearray, memoryview, lambda data: np.frombuffer(data, "u1")])
@@ -367,9 +368,9 @@ def test_an_input_in_shared_memory_takes_no_raw_contents():
 
 @pytest.mark.parametrize("field", [b"\x2a\x00", b"\x32\x00"])
 def test_the_number_of_tensors_is_bounded(field):
-    decode_infer_request(field * oip.MAX_TENSORS)
-    with pytest.raises(DecodeError, match=f"at most {oip.MAX_TENSORS}"):
-        decode_infer_request(field * (oip.MAX_TENSORS + 1))
+    decode_infer_request(field * oip_decode.MAX_TENSORS)
+    with pytest.raises(DecodeError, match=f"at most {oip_decode.MAX_TENSORS}"):
+        decode_infer_request(field * (oip_decode.MAX_TENSORS + 1))
 
 
 def test_an_error_says_where_and_what():

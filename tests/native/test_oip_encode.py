@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway._native.oip import encode_infer_response
+from gateway._native.oip_encode import encode_infer_response
 from gateway.protos import message
 
 ModelInferResponse = message("ModelInferResponse")
