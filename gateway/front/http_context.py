@@ -11,6 +11,7 @@ import httptools
 
 from gateway.errors import MalformedRequest
 from gateway.front.http_heads import ResponseHeads
+from gateway.front.known_heads import KnownHeads
 from gateway.front.wire_json import Describe, InferenceCodec, SharedMemory
 from gateway.types import InferRequest, InferResponse, Reply
 
@@ -66,13 +67,14 @@ class HttpContext:
     Attributes:
         loop: the event loop, set when the front starts.
         inference_targets: model and version by the inference URLs seen lately.
+        known_heads: heads of inference requests seen lately.
         length_digits: digits that a ``Content-Length`` over the limit has at least.
         draining: set once the front closes: every connection ends after its requests in flight.
     """
 
     __slots__ = (
         "access_log", "codec", "dispatcher", "draining", "heads", "inference_targets",
-        "length_digits", "limits", "loop",
+        "known_heads", "length_digits", "limits", "loop",
     )  # fmt: skip
 
     def __init__(
@@ -91,6 +93,7 @@ class HttpContext:
         self.heads = ResponseHeads()
         self.draining = False
         self.inference_targets: dict[bytes, tuple[str, str]] = {}
+        self.known_heads = KnownHeads()
         self.length_digits = len(str(limits.max_request_bytes))
 
     def parse_target(self, url: bytes) -> tuple[str, str] | None:

@@ -2,7 +2,8 @@
 
 It is uvicorn's httptools protocol: whatever is not an inference request goes to the ASGI
 application through uvicorn's own request cycle. Inference requests never become an ASGI scope or a
-task: the parser's callbacks fill an ``Exchange``, the dispatcher calls it back, and its response is
+task: the parser's callbacks fill an ``Exchange`` (a request that comes whole, with a head that the
+parser has read before, fills it without them), the dispatcher calls it back, and its response is
 one ``transport.write``.
 
 Responses leave in the order of the requests. Pipelined inference requests run at the same time, up
@@ -58,6 +59,8 @@ class InferenceProtocol(HttpToolsProtocol):
         self.lost = False
         self._queue: deque[Exchange | _AppRequest] = deque()
         self._receiving: Exchange | None = None
+        self._between_messages = True
+        self._head_data: bytes | None = None
         self._in_head = False
         self._head_bytes = 0
         self._head_since = 0.0
@@ -117,6 +120,17 @@ class InferenceProtocol(HttpToolsProtocol):
         self._touched = True
         if self._ignoring_input:
             return
+        if self._between_messages:
+            if not self._queue:
+                known = self.context.known_heads.find(data)
+                if known is not None:
+                    head, body = known
+                    exchange = Exchange(self, head.target, head.fields, True)
+                    exchange.body = body
+                    self._queue.append(exchange)
+                    exchange.submit()
+                    return
+            self._head_data = data
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -209,6 +223,7 @@ class InferenceProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Start a head."""
+        self._between_messages = False
         self.url = b""
         self._in_head = True
 
@@ -217,7 +232,9 @@ class InferenceProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head_bytes = 0
         fields = {name.lower(): value for name, value in self._raw_fields.items()}
+        count = len(self._raw_fields)
         self._raw_fields.clear()
+        data, self._head_data = self._head_data, None
         if self._ignoring_input:
             return
         parser = self.parser
@@ -240,6 +257,8 @@ class InferenceProtocol(HttpToolsProtocol):
             self._to_app(fields)
             return
         exchange = Exchange(self, target, fields, parser.should_keep_alive())
+        if data is not None and exchange.keep_alive:
+            context.known_heads.learn(data, target, fields, count)
         self._receiving = exchange
         self._queue.append(exchange)
         if b"expect" in fields and self._queue[0] is exchange:
@@ -280,6 +299,7 @@ class InferenceProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Submit the request, or queue it where others are before it."""
+        self._between_messages = True
         exchange = self._receiving
         if exchange is not None:
             self._receiving = None
