@@ -34,7 +34,7 @@ from gateway.front.shared_memory import SharedMemoryRegions
 from gateway.logs import Logging
 from gateway.metrics import GatewayMetrics, ServerSample, VersionSample
 from gateway.serving.lifecycle import State
-from gateway.serving.onnx.session import runtime
+from gateway.serving.onnx.runtime import runtime
 from gateway.serving.registry import Registry
 from gateway.setting_types import Port
 

@@ -10,13 +10,21 @@ Nothing here knows ONNX Runtime: the model is a callable.
 import logging
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeAlias
+from typing import Final
 
 from gateway.errors import GatewayError
 from gateway.serving.axes import Axes, guess_axes
-from gateway.serving.compare import batch_axes, difference
+from gateway.serving.proof import (
+    PROVEN_SIZES,
+    BatchFailedError,
+    BatchProof,
+    BatchRefusedError,
+    Run,
+    Sample,
+    first_line,
+)
 from gateway.serving.samples import RECIPES, Feeds, make_rows, split_rows, stack
 from gateway.serving.settings import ModelSettings, TensorSettings
 from gateway.serving.signature import Signature, TensorSpec
@@ -24,14 +32,8 @@ from gateway.types import Array
 
 log = logging.getLogger(__name__)
 
-#: Runs the model once: feeds by input name, names of outputs -> arrays in that order. Raises a
-#: ``GatewayError`` where the model refuses.
-Run: TypeAlias = Callable[[Feeds, list[str]], list[Array]]
-
 #: Different rows that are run alone; larger batches repeat them in another order.
 DISTINCT_ROWS: Final = 5
-#: Batch sizes of the proof, before the largest one.
-PROVEN_SIZES: Final = (2, 3, 4, 5)
 #: The largest batch size that is chosen where the settings name none.
 DEFAULT_CAP: Final = 32
 #: The smallest batch is chosen whose rows cost no more than the cheapest ones over this: what a
@@ -43,14 +45,6 @@ BATCH_OVERHEAD_NS: Final = 50_000
 TOO_SLOW_NS: Final = 200_000_000
 #: Bytes of inputs that a trial batch may take; larger ones are not tried.
 MOST_BYTES: Final = 256 << 20
-
-
-class BatchRefusedError(Exception):
-    """The model cannot be batched under one guess; the message says why."""
-
-
-class BatchFailedError(BatchRefusedError):
-    """A batch did not run at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +78,6 @@ class ProbeResult:
         return stack([self.rows[index % len(self.rows)] for index in range(size)], self.axes)
 
 
-@dataclass(slots=True)
-class _Sample:
-    """Rows that the model accepted one by one, and what it made of each."""
-
-    axes: Axes
-    rows: list[Feeds]
-    alone: list[list[Array]]
-    #: Whether no dimension but the batch can vary, so that other shapes than these cannot occur.
-    fixed: bool
-
-
 class _Probe:
     """One probe of one model; see ``probe``."""
 
@@ -122,10 +105,7 @@ class _Probe:
         self.deadline = time.monotonic() + budget.proof_s
         self.last_refusal = ""
 
-    def run(self, feeds: Feeds) -> list[Array]:
-        return self.try_model(feeds, self.names)
-
-    def find_sample(self, axes: Axes, count: int) -> _Sample | None:
+    def find_sample(self, axes: Axes, count: int) -> Sample | None:
         """Rows that the model runs one by one, or ``None`` where it refuses all that we know."""
         if self.arrays is not None:
             return self._try(axes, split_rows(self.arrays, self.fed, axes, count))
@@ -141,94 +121,23 @@ class _Probe:
                 return sample
         return None
 
-    def _try(self, axes: Axes, rows: list[Feeds]) -> _Sample | None:
+    def _try(self, axes: Axes, rows: list[Feeds]) -> Sample | None:
         try:
-            alone = [self.run(row) for row in rows]
+            alone = [self.try_model(row, self.names) for row in rows]
         except GatewayError as error:
-            self.last_refusal = _first_line(error)
+            self.last_refusal = first_line(error)
             return None
         fixed = all(
             size >= 0 or axis == axes[spec.name]
             for spec in self.fed
             for axis, size in enumerate(spec.shape)
         )
-        return _Sample(axes, rows, alone, fixed)
+        return Sample(axes, rows, alone, fixed)
 
-    def prove(self, sample: _Sample) -> Axes:
-        """The batch axis of each output.
+    def proof(self, sample: Sample) -> BatchProof:
+        return BatchProof(sample, self.outputs, self.try_model, self.coarse)
 
-        Raises:
-            BatchRefusedError: rows run together are not the rows run alone.
-        """
-        again = self.run(sample.rows[0])
-        for spec, first, second in zip(self.outputs, sample.alone[0], again, strict=True):
-            if first.shape != second.shape or difference(first, second, spec.datatype, self.coarse):
-                raise BatchRefusedError(
-                    f"output {spec.name!r} differs between two runs of the same row, so nothing"
-                    " can show that rows are independent"
-                )
-        largest = self.settings.max_batch_size or DEFAULT_CAP
-        axes: Axes | None = None
-        for size in [n for n in PROVEN_SIZES if n <= max(2, largest)]:
-            if axes is not None and time.monotonic() > self.deadline:
-                raise BatchRefusedError(
-                    f"the probe ran out of time ({self.budget.proof_s:g} s) at batch size {size};"
-                    " `probe = false` believes the graph without it"
-                )
-            axes = self.expect(sample, size, axes)
-        return axes or {}
-
-    def expect(self, sample: _Sample, size: int, axes: Axes | None) -> Axes:
-        """``check``, which must also give the same axes as the batch sizes before."""
-        found = self.check(sample, size)
-        if axes is not None and found != axes:
-            name = next(name for name, axis in found.items() if axis != axes[name])
-            raise BatchRefusedError(
-                f"output {name!r} has its rows on axis {found[name]} at batch size {size},"
-                f" and on {axes[name]} at smaller ones"
-            )
-        return found
-
-    def check(self, sample: _Sample, size: int) -> Axes:
-        """Run ``size`` rows together, compare them with the rows alone; gives the outputs' axes."""
-        count = len(sample.rows)
-        order = [(index + size) % count for index in range(size)]
-        try:
-            together = self.run(stack([sample.rows[index] for index in order], sample.axes))
-        except GatewayError as error:
-            raise BatchFailedError(f"a batch of {size} fails: {_first_line(error)}") from error
-        found: Axes = {}
-        for position, (spec, result) in enumerate(zip(self.outputs, together, strict=True)):
-            alone = [sample.alone[index][position] for index in order]
-            found[spec.name] = self._compare(spec, alone, result)
-        return found
-
-    def _compare(self, spec: TensorSpec, alone: list[Array], together: Array) -> int:
-        """The axis on which ``together`` is ``alone`` stacked."""
-        size = len(alone)
-        shapes = {array.shape for array in alone}
-        if len(shapes) != 1:
-            raise BatchRefusedError(
-                f"the shape of output {spec.name!r} depends on the row's values"
-            )
-        shape = shapes.pop()
-        axes = batch_axes(shape, together.shape, size)
-        if not axes:
-            raise BatchRefusedError(
-                f"output {spec.name!r} is {list(shape)} for one row and {list(together.shape)}"
-                f" for {size}: no axis grows with the batch, so rows cannot be told apart"
-            )
-        (axis,) = axes
-        for row, expected in enumerate(alone):
-            wrong = difference(expected, together.take([row], axis), spec.datatype, self.coarse)
-            if wrong:
-                raise BatchRefusedError(
-                    f"at batch size {size} a row of output {spec.name!r} {wrong} from the same"
-                    " row run alone: its result depends on its neighbours"
-                )
-        return axis
-
-    def measure(self, sample: _Sample, axes: Axes) -> tuple[dict[int, int], str]:
+    def measure(self, sample: Sample, axes: Axes) -> tuple[dict[int, int], str]:
         """Median time by batch size up to the one that is worth it, and a note or ``""``.
 
         Raises:
@@ -250,7 +159,7 @@ class _Probe:
                 break
             if size > 1 and self.settings.probe:
                 try:
-                    self.expect(sample, size, axes)
+                    self.proof(sample).expect(size, axes)
                 except BatchFailedError as error:
                     if chosen or size <= PROVEN_SIZES[-1]:
                         raise
@@ -269,7 +178,7 @@ class _Probe:
         best = min(size for size, ns in row_ns.items() if ns <= cheap)
         return {size: ns for size, ns in latency.items() if size <= best}, note
 
-    def _time(self, sample: _Sample, size: int) -> tuple[int, int]:
+    def _time(self, sample: Sample, size: int) -> tuple[int, int]:
         """The least and the median time of a few runs, in nanoseconds; the first is not counted."""
         count = len(sample.rows)
         feeds = stack([sample.rows[index % count] for index in range(size)], sample.axes)
@@ -315,7 +224,7 @@ def probe(
     wanted = settings.max_batch_size
     guesses = [] if wanted == 0 else guess_axes(work.fed, settings.inputs)
     reasons: list[str] = []
-    sample: _Sample | None = None
+    sample: Sample | None = None
     for axes in guesses:
         if reasons and time.monotonic() > work.deadline:
             break
@@ -329,7 +238,7 @@ def probe(
             elif tried is None:
                 raise BatchRefusedError(_no_sample(work))
             else:
-                found = work.prove(tried)
+                found = work.proof(tried).axes(wanted or DEFAULT_CAP, work.deadline)
             if tried is not None:
                 latency, note = work.measure(tried, found)
         except BatchRefusedError as refusal:
@@ -349,7 +258,7 @@ def probe(
 def _unbatched(
     work: _Probe,
     inputs: Sequence[TensorSpec],
-    sample: _Sample | None,
+    sample: Sample | None,
     reasons: list[str],
     unshaped: frozenset[str],
 ) -> ProbeResult:
@@ -411,7 +320,7 @@ def _with_axis(spec: TensorSpec, axis: int | None) -> TensorSpec:
 
 
 def _observed(
-    work: _Probe, sample: _Sample | None, unshaped: frozenset[str]
+    work: _Probe, sample: Sample | None, unshaped: frozenset[str]
 ) -> tuple[TensorSpec, ...]:
     """The outputs' descriptions, mended where they contradict what the model gave."""
     if sample is None:
@@ -432,7 +341,3 @@ def _mended(spec: TensorSpec, seen: tuple[int, ...], fixed: bool, unshaped: bool
         for declared, size in zip(spec.shape, seen, strict=True)
     )
     return replace(spec, shape=shape)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,33 +1,23 @@
-"""ONNX Runtime sessions: the one place that imports ``onnxruntime`` to make them.
-
-``onnxruntime`` and ``onnxruntime-gpu`` share one import name, so neither is a hard dependency;
-this module is what notices that none is there.
-"""
+"""ONNX Runtime sessions: opening one with the settings of a model, and running it."""
 
 import ctypes
-import functools
 import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
 
-from gateway.errors import GatewayError, InferenceFailed, InvalidTensor, LoadError, StartupError
+from gateway.errors import GatewayError, InferenceFailed, InvalidTensor, LoadError
+from gateway.serving.onnx.providers import CUDA, TENSORRT, choose_providers, provider_options
+from gateway.serving.onnx.runtime import runtime
 from gateway.serving.settings import ModelSettings
 from gateway.types import BF16, BYTES, DATATYPES, Array, DataType
 
 log = logging.getLogger(__name__)
-
-MINIMUM_VERSION: Final = (1, 31)
-
-CPU: Final = "CPUExecutionProvider"
-CUDA: Final = "CUDAExecutionProvider"
-TENSORRT: Final = "TensorrtExecutionProvider"
 
 #: ONNX Runtime's spelling of the tensor types that the protocol can express.
 ORT_TYPES: Final[dict[str, DataType]] = {
@@ -45,15 +35,6 @@ ORT_TYPES: Final[dict[str, DataType]] = {
 #: ``serving/onnx/graph.py`` adds such outputs to a model that has both.
 WIDENED: Final = ".as_float32"
 
-#: Chosen for a server whose batch size changes from run to run: the exhaustive search of cuDNN
-#: algorithms would run again for each new shape, and doubling arenas would keep memory that
-#: other models on the card need.
-CUDA_OPTIONS: Final[dict[str, str]] = {
-    "arena_extend_strategy": "kSameAsRequested",
-    "cudnn_conv_algo_search": "HEURISTIC",
-    "do_copy_in_default_stream": "1",
-}
-
 _MIB: Final = 1 << 20
 
 #: ``(weights in bytes, threads)``: a model of at least that size gets at most so many threads.
@@ -62,39 +43,6 @@ _MIB: Final = 1 << 20
 #: off the latency for 4-25% more CPU. Larger steps follow the same rule: a thread must get several
 #: megabytes of weights to be worth its wake-up.
 THREADS_BY_SIZE: Final = ((256 * _MIB, 16), (96 * _MIB, 8), (48 * _MIB, 4), (16 * _MIB, 2))
-
-
-@functools.cache
-def runtime() -> ModuleType:
-    """The ``onnxruntime`` module, checked once a process.
-
-    Raises:
-        StartupError: it is not installed, does not import, or is too old.
-    """
-    install = "pip install onnx-gateway[cpu]' or 'pip install onnx-gateway[gpu]"
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise StartupError(
-            f"ONNX Runtime is not there ({error}): install it with '{install}' (one of the two)"
-        ) from error
-    version = getattr(onnxruntime, "__version__", "")
-    if not version:
-        # What is left behind when one of the two distributions is removed while both were there.
-        raise StartupError(
-            "the package onnxruntime is there but empty: uninstall onnxruntime and onnxruntime-gpu,"
-            f" then '{install}' (one of the two)"
-        )
-    if tuple(int(part) for part in version.split(".")[:2]) < MINIMUM_VERSION:
-        wanted = ".".join(map(str, MINIMUM_VERSION))
-        raise StartupError(
-            f"ONNX Runtime {version} is too old, {wanted} or later is needed: '{install}'"
-        )
-    # Everything at "error" that concerns one session is raised as an exception too; what the
-    # default logger says at that level (a provider's library that does not load) is not.
-    onnxruntime.set_default_logger_severity(0 if log.isEnabledFor(logging.DEBUG) else 3)
-    module: ModuleType = onnxruntime
-    return module
 
 
 def usable_cores() -> int:
@@ -114,67 +62,6 @@ def intra_op_threads(size_bytes: int, instances: int, cores: int) -> int:
         if size_bytes >= size:
             return min(share, threads)
     return 1
-
-
-@functools.cache
-def cuda_refusal() -> str | None:
-    """Why CUDA cannot be used in this process, or ``None`` where it can; tried once.
-
-    That the provider is listed says how ONNX Runtime was built, not that a driver, a card and the
-    CUDA libraries are there: a session of one operator tells.
-    """
-    ort = runtime()
-    if CUDA not in ort.get_available_providers():
-        return "this ONNX Runtime is built without it ('pip install onnx-gateway[gpu]' has it)"
-    from onnx import TensorProto, helper
-
-    tensor = helper.make_tensor_value_info
-    graph = helper.make_graph(
-        [helper.make_node("Add", ["x", "x"], ["y"])],
-        "cuda",
-        [tensor("x", TensorProto.FLOAT, [1])],
-        [tensor("y", TensorProto.FLOAT, [1])],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    try:
-        session = ort.InferenceSession(
-            model.SerializeToString(), providers=[CUDA, CPU], enable_fallback=0
-        )
-        if CUDA not in session.get_providers():
-            return "ONNX Runtime could not load it; its own error message is above"
-        session.run(None, {"x": np.ones(1, np.float32)})
-    except Exception as error:
-        return str(error).strip().splitlines()[0]
-    return None
-
-
-@functools.cache
-def automatic_providers() -> tuple[str, ...]:
-    """The execution providers for a model whose settings name none; logged once a process."""
-    refusal = cuda_refusal()
-    if refusal is None:
-        log.info("models run on CUDA (found and tried); the settings' `providers` change that")
-        return (CUDA, CPU)
-    log.info("models run on the CPU; CUDA: %s", refusal)
-    return (CPU,)
-
-
-def choose_providers(settings: ModelSettings) -> tuple[str, ...]:
-    """The providers to ask for, in order; the CPU is always the last resort of single operators.
-
-    Raises:
-        LoadError: the settings name a provider that this ONNX Runtime does not have.
-    """
-    if not settings.providers:
-        return automatic_providers()
-    available = runtime().get_available_providers()
-    for name in settings.providers:
-        if name not in available:
-            raise LoadError(
-                f"execution provider {name!r} is not in this ONNX Runtime, which has"
-                f" {', '.join(available)}: change `providers`, or install the build that has it"
-            )
-    return settings.providers if CPU in settings.providers else (*settings.providers, CPU)
 
 
 class OnnxSession:
@@ -369,7 +256,7 @@ def open_session(
             model if isinstance(model, bytes) else str(model),
             options,
             providers=list(providers),
-            provider_options=[_provider_options(name, index, settings) for name in providers],
+            provider_options=[provider_options(name, index, settings) for name in providers],
             # Or ONNX Runtime prints to stdout and goes on with another provider.
             enable_fallback=0,
         )
@@ -401,12 +288,3 @@ def _session_options(settings: ModelSettings, size_bytes: int) -> Any:
     # 4 is "fatal": what a session reports as an error reaches us as an exception.
     options.log_severity_level = 0 if log.isEnabledFor(logging.DEBUG) else 4
     return options
-
-
-def _provider_options(name: str, index: int, settings: ModelSettings) -> dict[str, str]:
-    chosen: dict[str, str] = {}
-    if name in (CUDA, TENSORRT):
-        chosen["device_id"] = str(index)
-    if name == CUDA:
-        chosen |= CUDA_OPTIONS
-    return chosen | settings.provider_options.get(name, {})

@@ -10,7 +10,8 @@ from onnx import TensorProto, helper
 
 from gateway.errors import InferenceFailed, InvalidTensor, LoadError, StartupError
 from gateway.serving.onnx import session as module
-from gateway.serving.onnx.session import OnnxSession, intra_op_threads, open_session, runtime
+from gateway.serving.onnx.runtime import runtime
+from gateway.serving.onnx.session import OnnxSession, intra_op_threads, open_session
 from gateway.serving.settings import ModelSettings
 from gateway.types import BF16, BYTES, DATATYPES, DataType
 from tests.serving import models
