@@ -303,10 +303,21 @@ def test_no_document_does_worse_than_being_refused(
         assert all(each.datatype in DATATYPES.values() for each in request.inputs)
 
 
-@given(st.binary(max_size=80), st.none() | st.integers(0, 100))
+@given(st.binary(max_size=80), st.none() | st.integers(1, 100))
 def test_no_bytes_do_worse_than_being_refused(body: bytes, length: int | None) -> None:
     with pytest.raises(InvalidRequest):
         InferenceCodec(SharedMemoryRegions(), describe).decode("m", "", body, length, 0)
+
+
+@given(st.binary(max_size=80))
+def test_bytes_without_a_document_are_the_only_input_whole_or_refused(body: bytes) -> None:
+    codec = InferenceCodec(SharedMemoryRegions(), describe)
+    try:
+        request, _ = codec.decode("m", "", body, 0, 0)
+    except InvalidRequest:
+        return
+    (tensor,) = request.inputs
+    assert tensor.array().tobytes() == body
 
 
 # Responses

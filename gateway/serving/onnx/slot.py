@@ -15,9 +15,9 @@ import numpy as np
 from gateway._native.arena import Arena
 from gateway._native.queue import Batch
 from gateway._native.ticket import Group
-from gateway.errors import GatewayError, InferenceFailed, InvalidTensor
+from gateway.errors import GatewayError, InferenceFailed
 from gateway.serving.binder import Layout
-from gateway.serving.onnx.session import OnnxSession
+from gateway.serving.onnx.session import OnnxSession, blame
 from gateway.serving.signature import Signature, TensorSpec
 from gateway.types import BYTES, DATATYPES_BY_ONNX, Array
 
@@ -54,7 +54,7 @@ class Slot:
         except GatewayError:
             raise
         except Exception as error:
-            raise _blame(error) from error
+            raise blame(error) from error
 
     def close(self) -> None:
         """Drop the bindings, and with them what they hold of the session."""
@@ -160,14 +160,6 @@ class _Binding:
             address = self._output_arena.ensure(index, 0)
             self._arrays.append(_view(address, spec, shape))
             self._io.bind_output(spec.name, "cpu", 0, spec.datatype.onnx, shape, address)
-
-
-def _blame(error: Exception) -> GatewayError:
-    """Whose fault a failed run is: ONNX Runtime has an exception class for wrong arguments."""
-    message = str(error).strip()
-    if type(error).__name__ == "InvalidArgument":
-        return InvalidTensor(f"ONNX Runtime refuses the inputs: {message}")
-    return InferenceFailed(f"ONNX Runtime failed to run the model: {message}")
 
 
 def _declared_shape(spec: TensorSpec, rows: int) -> tuple[int, ...] | None:

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from gateway.errors import InferenceFailed, InvalidTensor, LoadError, StartupError
-from gateway.serving.onnx import session as module
+from gateway.serving.onnx import providers
 from gateway.serving.onnx.runtime import runtime
 from gateway.serving.onnx.session import OnnxSession, intra_op_threads, open_session
 from gateway.serving.settings import ModelSettings
@@ -178,26 +178,26 @@ def test_cuda_that_is_listed_but_does_not_start_is_not_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ort = runtime()
-    if module.CUDA in ort.get_available_providers():
+    if providers.CUDA in ort.get_available_providers():
         pytest.skip("CUDA is really there")
     pretender = SimpleNamespace(
-        get_available_providers=lambda: [module.CUDA, module.CPU],
+        get_available_providers=lambda: [providers.CUDA, providers.CPU],
         InferenceSession=ort.InferenceSession,
     )
-    monkeypatch.setattr(module, "runtime", lambda: pretender)
-    refusal = module.cuda_refusal.__wrapped__()
+    monkeypatch.setattr(providers, "runtime", lambda: pretender)
+    refusal = providers.cuda_refusal.__wrapped__()
     assert refusal is not None
 
 
 @pytest.mark.gpu
 def test_cuda_is_chosen_where_it_works() -> None:
-    if (refusal := module.cuda_refusal()) is not None:
+    if (refusal := providers.cuda_refusal()) is not None:
         pytest.skip(f"no CUDA: {refusal}")
     session = opened(models.linear())
-    assert session.providers[0] == module.CUDA
+    assert session.providers[0] == providers.CUDA
     assert session.device == "cuda:0"
     x = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
-    on_cpu = opened(models.linear(), ModelSettings(providers=(module.CPU,)))
+    on_cpu = opened(models.linear(), ModelSettings(providers=(providers.CPU,)))
     np.testing.assert_allclose(
         session.run({"x": x}, ["y"])[0], on_cpu.run({"x": x}, ["y"])[0], rtol=1e-2, atol=1e-3
     )
