@@ -21,6 +21,7 @@ from gateway.errors import (
 )
 from gateway.serving.lane import Lane
 from gateway.serving.loaded import LoadedModel
+from gateway.serving.onnx.providers import cuda_refusal
 from gateway.serving.onnx.session import open_session
 from gateway.serving.settings import ModelSettings
 from gateway.serving.signature import Signature, TensorSpec
@@ -292,6 +293,30 @@ def test_a_callers_own_exception_harms_nobody_else(caplog):
     run(scenario)
     assert "could not be delivered" in caplog.text
     caplog.clear()  # the log record holds the traceback, and that the tickets
+
+
+@pytest.mark.gpu
+@in_both_modes
+def test_on_cuda_every_request_gets_its_own_rows_too(inline):
+    """Inputs are bound anew for each batch there: binding one copies it to the device."""
+    if (refusal := cuda_refusal()) is not None:
+        pytest.skip(f"no CUDA: {refusal}")
+
+    async def scenario():
+        session = open_session(
+            LOOKUP, ModelSettings(providers=("CUDAExecutionProvider",)), size_bytes=len(LOOKUP)
+        )
+        served = lane(asyncio.get_running_loop(), session=session, inline=inline)
+        for first in range(0, 60, 6):
+            callers = [Caller(first + rows, rows) for rows in range(1, 6)]
+            for caller in callers:
+                served.submit(caller.request, caller)
+            await served.drain()
+            for caller in callers:
+                caller.assert_right()
+        await served.close()
+
+    run(scenario)
 
 
 STRINGS = model(
