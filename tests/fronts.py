@@ -6,6 +6,7 @@ wire (names, datatypes, shapes, bytes), so a wrong one can be said as easily as 
 
 import http.client
 import json
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -104,7 +105,7 @@ class Front(Protocol):
         """Close the connection."""
 
 
-class HttpFront:
+class HttpFront(ABC):
     """What HTTP JSON and HTTP binary share: a kept-alive connection and the error body."""
 
     name = ""
@@ -124,8 +125,9 @@ class HttpFront:
             raise RefusedError(CODE_OF_STATUS[status], document["error"])
         return decode_http(answer, answer_headers)
 
+    @abstractmethod
     def encode(self, request: Request) -> tuple[bytes, dict[str, str]]:
-        raise NotImplementedError
+        """The body of ``request`` and its headers."""
 
     def post(
         self, path: str, body: bytes, headers: dict[str, str]

@@ -15,7 +15,7 @@ import numpy as np
 from gateway._native.ticket import Group
 from gateway.errors import InvalidTensor
 from gateway.serving.signature import Signature, TensorSpec
-from gateway.types import BYTES, Array, InferInput
+from gateway.types import BYTES, InferInput
 
 # Groups without waiting requests are dropped when there are more than this many shapes.
 MAX_GROUPS = 512
@@ -276,18 +276,3 @@ class InputBinder:
             f"unexpected number of elements for input '{given.name}' of {self._model}: shape "
             f"{list(given.shape)} takes {prod(given.shape)}, got {got}"
         )
-
-
-def slice_rows(
-    inputs: Sequence[InferInput | None], layout: Layout, start: int, stop: int
-) -> list[Any]:
-    """The buffers of rows ``start`` to ``stop`` of a request; shared inputs are passed whole."""
-    parts: list[Any] = []
-    for given, axis in zip(inputs, layout.axes, strict=True):
-        if given is None or axis is None:
-            parts.append(None if given is None else given.data)
-        else:
-            array: Array = given.array()
-            index = (slice(None),) * axis + (slice(start, stop),)
-            parts.append(np.ascontiguousarray(array[index]))
-    return parts

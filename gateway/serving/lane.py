@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 from queue import SimpleQueue
-from typing import Any, Protocol, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -21,10 +21,11 @@ from gateway.errors import (
     ModelNotReady,
     QueueFull,
 )
-from gateway.serving.binder import Bound, InputBinder, slice_rows
+from gateway.serving.binder import Bound, InputBinder
 from gateway.serving.loaded import LoadedModel
 from gateway.serving.onnx.session import OnnxSession
 from gateway.serving.onnx.slot import Slot
+from gateway.serving.slices import Place, Sink, SlicePart, Slices, slice_rows
 from gateway.types import Array, InferRequest
 
 log = logging.getLogger(__name__)
@@ -35,16 +36,6 @@ SLOTS_PER_INSTANCE = 2
 #: What a run made of a batch: all rows of each output; an error for the whole batch; or, after a
 #: failed run of several requests was repeated one by one, each request's own outcome.
 Outcome = list[Array] | GatewayError | dict[Ticket, "list[Array] | GatewayError"]
-
-
-class Sink(Protocol):
-    """Who waits for a request; exactly one of the two is called, on the loop's thread."""
-
-    def complete(self, arrays: list[Array]) -> None:
-        """The outputs in the signature's order; the arrays are valid until this returns."""
-
-    def fail(self, error: GatewayError) -> None:
-        """There is no answer."""
 
 
 class Lane:
@@ -126,7 +117,7 @@ class Lane:
         """Requests in the queue."""
         return len(self._queue)
 
-    def submit(self, request: InferRequest, sink: Sink) -> "Place":
+    def submit(self, request: InferRequest, sink: Sink) -> Place:
         """Accept a request: prove its inputs and put it into the queue.
 
         Returns:
@@ -156,13 +147,13 @@ class Lane:
             self._loop.call_soon(self._run_inline)
         return ticket
 
-    def cancel(self, place: "Place") -> None:
+    def cancel(self, place: Place) -> None:
         """Nobody waits any more: free the place if it still waits, call no sink.
 
         For a request that has not been answered.
         """
         self.stats.requests_cancelled += 1
-        if isinstance(place, _Slices):
+        if isinstance(place, Slices):
             place.abandon()
         else:
             self._drop(place)
@@ -391,7 +382,7 @@ class Lane:
 
     def _submit_slices(
         self, bound: Bound, sink: Sink, deadline_ns: int, level: int, now_ns: int
-    ) -> "Place":
+    ) -> Place:
         """Run a request with more rows than a batch may have in slices, answered whole."""
         if not self.loaded.settings.allow_slicing:
             raise InvalidTensor(
@@ -401,11 +392,11 @@ class Lane:
         starts = range(0, bound.rows, self.max_rows)
         if len(self._queue) + len(starts) > self._max_count:
             raise self._full(len(starts))
-        slices = _Slices(self, sink, len(starts), self._output_axes)
+        slices = Slices(self._drop, sink, len(starts), self._output_axes)
         for number, start in enumerate(starts):
             stop = min(start + self.max_rows, bound.rows)
             buffers = slice_rows(bound.inputs, bound.group.shapes, start, stop)
-            part = _Part(slices, number)
+            part = SlicePart(slices, number)
             ticket = Ticket(bound.group, stop - start, buffers, part, deadline_ns, level)
             if not self._queue.put(ticket, now_ns):
                 raise InferenceFailed(f"{self.label} closed its queue while accepting a request")
@@ -417,64 +408,6 @@ class Lane:
             self._scheduled = True
             self._loop.call_soon(self._run_inline)
         return slices
-
-
-class _Slices:
-    """A request that is larger than a batch: gathers its parts' answers into one."""
-
-    def __init__(self, lane: Lane, sink: Sink, count: int, axes: list[int]) -> None:
-        self._lane = lane
-        self._sink = sink
-        self._axes = axes
-        self._missing = count
-        self._parts: list[list[Array]] = [[] for _ in range(count)]
-        self._done = False
-        self.tickets: list[Ticket] = []
-
-    def abandon(self) -> None:
-        """Drop the parts that still wait; what comes of the others is ignored."""
-        self._done = True
-        for ticket in self.tickets:
-            self._lane._drop(ticket)
-
-    def complete(self, number: int, arrays: list[Array]) -> None:
-        if self._done:
-            return
-        self._parts[number] = [array.copy() for array in arrays]
-        self._missing -= 1
-        if self._missing == 0:
-            self._done = True
-            whole: list[Array] = [
-                np.concatenate(parts, axis=axis)
-                for parts, axis in zip(zip(*self._parts, strict=True), self._axes, strict=True)
-            ]
-            self._sink.complete(whole)
-
-    def fail(self, error: GatewayError) -> None:
-        if self._done:
-            return
-        self._sink.fail(error)
-        self.abandon()
-
-
-#: Where an accepted request is, for ``Lane.cancel``.
-Place: TypeAlias = Ticket | _Slices
-
-
-class _Part:
-    """The sink of one slice."""
-
-    __slots__ = ("_number", "_slices")
-
-    def __init__(self, slices: _Slices, number: int) -> None:
-        self._slices = slices
-        self._number = number
-
-    def complete(self, arrays: list[Array]) -> None:
-        self._slices.complete(self._number, arrays)
-
-    def fail(self, error: GatewayError) -> None:
-        self._slices.fail(error)
 
 
 def _runs_inline(loaded: LoadedModel, binder: InputBinder, threshold_ns: int) -> bool:
