@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t
 
 from gateway._native.queue cimport Batch
-from gateway._native.ticket cimport ticket_t
+from gateway._native.ticket cimport CANCELLED, ticket_t
 
 cdef enum:
     N_BOUNDS = 22
@@ -86,6 +86,8 @@ cdef class LaneStats:
     ):
         """Account for a batch whose tickets have all been answered.
 
+        Cancelled ones ran, but nobody was answered: they are counted where they were cancelled.
+
         Args:
             batch: the batch; its expired tickets are the caller's to count.
             infer_start_ns, infer_end_ns: around the run of the model.
@@ -98,6 +100,9 @@ cdef class LaneStats:
         cdef int64_t output_ns = done_ns - infer_end_ns
         cdef int64_t requests = 0, queue_ns = 0, total_ns = 0
         while c != NULL:
+            if c.state == CANCELLED:
+                c = c.next
+                continue
             requests += 1
             queue_ns += batch.taken_ns - c.enqueued_ns
             total_ns += done_ns - c.enqueued_ns

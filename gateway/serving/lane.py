@@ -266,7 +266,7 @@ class Lane:
             self._expire(ticket)
         tickets = batch.tickets
         if tickets:
-            failed = 0
+            failed = told = 0
             if isinstance(outcome, list):
                 self._complete(batch, outcome)
             else:
@@ -274,13 +274,14 @@ class Lane:
                     made = outcome if isinstance(outcome, GatewayError) else outcome[ticket]
                     if isinstance(made, GatewayError):
                         failed += 1
+                        told += not ticket.cancelled
                         self._fail(ticket, made)
                     else:
                         self._give(ticket, made)
             self.stats.record(batch, started_ns, ended_ns, self._clock(), failed < len(tickets))
-            if 0 < failed < len(tickets):
-                self.stats.requests_ok -= failed
-                self.stats.requests_failed += failed
+            if failed < len(tickets):
+                self.stats.requests_ok -= told
+                self.stats.requests_failed += told
             self.stats.last_inference_ms = int(time.time() * 1000)
         self._settle(len(tickets) + len(batch.expired))
 

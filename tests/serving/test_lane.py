@@ -381,6 +381,22 @@ steps = st.lists(
 )
 
 
+def assert_all_accounted_for(stats, callers, cancelled):
+    """Every request is counted once: answered, failed, expired or cancelled.
+
+    The statistics count tickets; a request in slices has several, so only whole ones are compared.
+    """
+    if any(len(caller.ids) > MAX_ROWS for caller in callers):
+        return
+    outcomes = [caller.answer for n, caller in enumerate(callers) if n not in cancelled]
+    late = sum(isinstance(outcome, DeadlineExceeded) for outcome in outcomes)
+    wrong = sum(isinstance(outcome, InferenceFailed | InvalidTensor) for outcome in outcomes)
+    assert stats.requests_cancelled == len(cancelled)
+    assert stats.rejected.get("deadline", 0) == late
+    assert stats.requests_failed == wrong
+    assert stats.requests_ok == len(outcomes) - late - wrong
+
+
 @in_both_modes
 @given(steps=steps)
 @settings(max_examples=60, deadline=None)
@@ -417,6 +433,7 @@ def test_whatever_happens_every_request_gets_its_own_answer_once(inline, steps):
             else:
                 caller.assert_right()
         assert served.pending == served.waiting == 0
+        assert_all_accounted_for(served.stats, callers, cancelled)
         await served.close()
 
     run(scenario)
