@@ -14,8 +14,8 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, Protocol
 
 import uvloop
 
@@ -27,7 +27,8 @@ from gateway.control.service import ControlService
 from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.route import RouteTable
 from gateway.errors import ConfigError, StartupError
-from gateway.front.grpc_service import GrpcFront
+from gateway.front.grpc_grpcio import GrpcioFront
+from gateway.front.grpc_options import GrpcOptions, TlsFiles
 from gateway.front.http_context import HttpLimits
 from gateway.front.http_server import HttpFront, MetricsFront
 from gateway.front.shared_memory import SharedMemoryRegions
@@ -56,6 +57,14 @@ class Front(Protocol):
 
     async def close(self, grace_s: float) -> None:
         """Close the connections, after ``grace_s`` seconds at the latest."""
+
+
+#: The front of each ``grpc_impl``.
+GRPC_FRONTS: Final[
+    dict[str, Callable[[Dispatcher, ControlService, SharedMemoryRegions, GrpcOptions], Front]]
+] = {
+    "grpcio": GrpcioFront,
+}
 
 
 class Gateway:
@@ -134,14 +143,8 @@ class Gateway:
                 access_log=config.access_log,
             )
         if config.grpc_port:
-            self._fronts["gRPC"] = GrpcFront(
-                self.dispatcher,
-                self.service,
-                self._shared_memory,
-                host=config.host,
-                port=_bindable(config.grpc_port),
-                max_message_bytes=config.max_request_bytes,
-                access_log=config.access_log,
+            self._fronts["gRPC"] = GRPC_FRONTS[config.grpc_impl](
+                self.dispatcher, self.service, self._shared_memory, _grpc_options(config)
             )
         if config.metrics_port:
             self._fronts["metrics"] = MetricsFront(
@@ -149,7 +152,7 @@ class Gateway:
             )
         for name, front in self._fronts.items():
             await front.start()
-            _announce(name, config.host, front.port)
+            log.info("%s on %s", name, _address(name, front.port, config))
 
     async def _load(self) -> None:
         config = self._config
@@ -277,10 +280,36 @@ def _bindable(port: int) -> int:
     return 0 if port == Port.ANY else port
 
 
-def _announce(name: str, host: str, port: int) -> None:
-    shown = f"[{host}]" if ":" in host else host
-    address = f"{shown}:{port}" if name == "gRPC" else f"http://{shown}:{port}"
-    log.info("%s on %s", name, address + ("/metrics" if name == "metrics" else ""))
+def _grpc_options(config: Config) -> GrpcOptions:
+    tls = None
+    if config.grpc_tls_certificate:
+        tls = TlsFiles(config.grpc_tls_certificate, config.grpc_tls_key, config.grpc_tls_client_ca)
+    return GrpcOptions(
+        host=config.host,
+        port=_bindable(config.grpc_port),
+        unix_socket=config.grpc_unix_socket,
+        tls=tls,
+        max_message_bytes=config.max_request_bytes,
+        max_metadata_bytes=config.max_header_bytes,
+        max_concurrent_streams=config.grpc_max_concurrent_streams,
+        keepalive_time_s=config.grpc_keepalive_time_s,
+        keepalive_timeout_s=config.grpc_keepalive_timeout_s,
+        read_timeout_s=config.read_timeout_s,
+        access_log=config.access_log,
+    )
+
+
+def _address(name: str, port: int, config: Config) -> str:
+    """Where a front listens, for people."""
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    if name != "gRPC":
+        return f"http://{host}:{port}" + ("/metrics" if name == "metrics" else "")
+    address = f"{host}:{port}"
+    if config.grpc_unix_socket:
+        address += f" and unix:{config.grpc_unix_socket}"
+    if config.grpc_tls_client_ca:
+        return address + " with TLS, for clients with a certificate"
+    return address + (" with TLS" if config.grpc_tls_certificate else "")
 
 
 def _leave(code: int) -> None:

@@ -24,6 +24,7 @@ from gateway.errors import ConfigError
 from gateway.setting_types import (
     Boolean,
     Choice,
+    FilePath,
     Names,
     Number,
     Paths,
@@ -112,7 +113,25 @@ class Config:
         8002, Port(), "Listening", "port of Prometheus metrics alone (HTTP has /metrics too)"
     )
     grpc_impl: str = _setting(
-        "grpcio", Choice("grpcio"), "Listening", "implementation of the gRPC server"
+        "grpcio", Choice("native", "grpcio"), "Listening", "implementation of the gRPC server"
+    )
+    grpc_unix_socket: str = _setting(
+        "", FilePath(), "Listening", "unix socket on which gRPC is served besides its port"
+    )
+    grpc_tls_certificate: str = _setting(
+        "",
+        FilePath(),
+        "Listening",
+        "PEM file of the certificate, and of those that signed it, that gRPC speaks TLS with",
+    )
+    grpc_tls_key: str = _setting(
+        "", FilePath(), "Listening", "PEM file of that certificate's private key"
+    )
+    grpc_tls_client_ca: str = _setting(
+        "",
+        FilePath(),
+        "Listening",
+        "PEM file of certificates; a gRPC client must have one that they have signed",
     )
 
     max_request_bytes: int = _setting(
@@ -125,16 +144,38 @@ class Config:
         "inference requests inside the server at once; more are refused",
     )
     keepalive_timeout_s: float = _setting(
-        75.0, Number(float, 0, 86_400), "Limits", "seconds after which an idle connection is closed"
+        75.0,
+        Number(float, 0, 86_400),
+        "Limits",
+        "seconds after which an idle HTTP connection is closed",
     )
     read_timeout_s: float = _setting(
         60.0,
         Number(float, 0.001, 86_400),
         "Limits",
-        "seconds that the head of an HTTP request may take, and that its body may pause",
+        "seconds that the head of a request may take, and that its body may pause; over gRPC, "
+        "where grpcio has no such limit, that a message may pause once it has begun",
     )
     max_header_bytes: int = _setting(
-        64 << 10, Size(1024, 1 << 24), "Limits", "largest request line and headers over HTTP"
+        64 << 10,
+        Size(1024, 1 << 24),
+        "Limits",
+        "largest request line and headers over HTTP, largest metadata over gRPC",
+    )
+    grpc_max_concurrent_streams: int = _setting(
+        1024, Number(int, 1, 1_000_000), "Limits", "calls that one gRPC connection may have open"
+    )
+    grpc_keepalive_time_s: float = _setting(
+        7200.0,
+        Number(float, 0.001, 1_000_000),
+        "Limits",
+        "seconds after which a silent gRPC connection is pinged",
+    )
+    grpc_keepalive_timeout_s: float = _setting(
+        20.0,
+        Number(float, 0.001, 1_000_000),
+        "Limits",
+        "seconds that the answer to that ping may take before the connection is closed",
     )
 
     inline_threshold_us: int = _setting(
@@ -174,6 +215,15 @@ class Config:
     access_log: bool = _setting(False, Boolean(), "Logging", "log one line for each request")
 
     def __post_init__(self) -> None:
+        self._check_ports()
+        self._check_grpc_tls()
+        if self.load_models and self.model_control_mode != "explicit":
+            raise ConfigError(
+                f"load_models names {', '.join(self.load_models)}, which needs "
+                f'model_control_mode "explicit"; it is "{self.model_control_mode}"'
+            )
+
+    def _check_ports(self) -> None:
         taken: dict[int, str] = {}
         for name in ("http_port", "grpc_port", "metrics_port"):
             port = getattr(self, name)
@@ -184,10 +234,22 @@ class Config:
                 )
         if self.http_port == 0 and self.grpc_port == 0:
             raise ConfigError("http_port and grpc_port are both 0 (off): nothing would be served")
-        if self.load_models and self.model_control_mode != "explicit":
+        if self.grpc_unix_socket and self.grpc_port == 0:
             raise ConfigError(
-                f"load_models names {', '.join(self.load_models)}, which needs "
-                f'model_control_mode "explicit"; it is "{self.model_control_mode}"'
+                f"grpc_unix_socket is {self.grpc_unix_socket} and grpc_port is 0 (off): the socket "
+                "is served besides the port; give gRPC a port"
+            )
+
+    def _check_grpc_tls(self) -> None:
+        if bool(self.grpc_tls_certificate) != bool(self.grpc_tls_key):
+            given, missing = "grpc_tls_certificate", "grpc_tls_key"
+            if self.grpc_tls_key:
+                given, missing = missing, given
+            raise ConfigError(f"{given} is set and {missing} is not: TLS needs both")
+        if self.grpc_tls_client_ca and not self.grpc_tls_certificate:
+            raise ConfigError(
+                "grpc_tls_client_ca is set, which needs TLS: set grpc_tls_certificate and "
+                "grpc_tls_key too"
             )
 
 
@@ -265,9 +327,11 @@ def _read_file(path: str) -> dict[str, Any]:
             hint = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(SETTINGS)}"
             raise ConfigError(f'{path}: there is no setting "{key}"; {hint}')
         parsed = SETTINGS[key].type.parse(value, f"{path}: {key}")
+        # A path in a file means the same wherever the server is started from.
         if isinstance(SETTINGS[key].type, Paths):
-            # A path in a file means the same wherever the server is started from.
             parsed = tuple(Path(path).parent / entry for entry in parsed)
+        elif isinstance(SETTINGS[key].type, FilePath):
+            parsed = str(Path(path).parent / parsed)
         values[key] = parsed
     return values
 

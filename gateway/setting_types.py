@@ -49,6 +49,18 @@ class Text:
         return {"metavar": "TEXT"}
 
 
+class FilePath(Text):
+    """The path of one file; ``~`` is the home directory."""
+
+    def parse(self, value: Any, source: str) -> str:
+        """See ``SettingType.parse``."""
+        return os.path.expanduser(super().parse(value, source))
+
+    def argparse_options(self) -> dict[str, Any]:
+        """See ``SettingType.argparse_options``."""
+        return {"metavar": "PATH"}
+
+
 class Choice:
     """One of a few words."""
 
@@ -106,7 +118,7 @@ class Number:
     def parse(self, value: Any, source: str) -> int | float:
         """See ``SettingType.parse``."""
         word = "a whole number" if self.kind is int else "a number"
-        expected = f"{word} from {self.least:g} to {self.most:,g}".replace(",", "")
+        expected = f"{word} from {self.least:g} to {self.most:.12g}"
         native = int if self.kind is int else (int, float)
         try:
             if isinstance(value, bool) or not isinstance(value, (str, native)):

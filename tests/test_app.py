@@ -12,9 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.certificates import Certificates
 from tests.repository import ModelDirectory, rows, slow
 from tests.server import HOST, GatewayProcess
 
@@ -96,6 +99,37 @@ def test_a_port_of_0_is_off_and_any_is_a_free_one(models: ModelDirectory) -> Non
         match = re.search(r"gRPC on 127\.0\.0\.1:(\d+)", log)
         assert match is not None
         socket.create_connection((HOST, int(match[1])), timeout=10).close()
+
+
+def test_grpc_is_served_on_a_unix_socket_and_with_tls(
+    models: ModelDirectory, certificates: Certificates
+) -> None:
+    path = models.path.parent / "gateway.sock"
+    pair = certificates.server
+    options = (
+        *("--grpc-unix-socket", str(path)),
+        *("--grpc-tls-certificate", str(pair.certificate), "--grpc-tls-key", str(pair.key)),
+    )
+    with GatewayProcess(models.path, *options) as gateway:
+        assert f"gRPC on {gateway.grpc_url} and unix:{path} with TLS" in messages(gateway)
+        named = [("grpc.ssl_target_name_override", "localhost")]
+        for address in (gateway.grpc_url, f"unix:{path}"):
+            with grpc.secure_channel(address, certificates.credentials(), named) as channel:
+                assert health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+    assert not path.exists()
+
+
+def test_the_log_tells_that_grpc_clients_need_a_certificate(
+    models: ModelDirectory, certificates: Certificates
+) -> None:
+    pair = certificates.server
+    options = (
+        *("--grpc-tls-certificate", str(pair.certificate), "--grpc-tls-key", str(pair.key)),
+        *("--grpc-tls-client-ca", str(certificates.authority)),
+    )
+    with GatewayProcess(models.path, *options) as gateway:
+        expected = f"gRPC on {gateway.grpc_url} with TLS, for clients with a certificate"
+        assert expected in messages(gateway)
 
 
 def test_metrics_count_what_was_served_on_both_ports(models: ModelDirectory) -> None:

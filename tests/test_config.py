@@ -80,6 +80,22 @@ def test_several_repositories_come_as_arguments_variable_or_list(tmp_path: Path)
     assert configure(toml=toml).models == (tmp_path / "a", Path("/b"))
 
 
+def test_a_path_in_the_file_starts_where_the_file_is(tmp_path: Path) -> None:
+    toml = toml_file(tmp_path, 'grpc_unix_socket = "run/grpc.sock"')
+    assert configure(toml=toml).grpc_unix_socket == str(tmp_path / "run/grpc.sock")
+    assert configure("--grpc-unix-socket", "grpc.sock").grpc_unix_socket == "grpc.sock"
+    toml = toml_file(tmp_path, 'grpc_unix_socket = "~/grpc.sock"')
+    assert configure(toml=toml).grpc_unix_socket == str(Path.home() / "grpc.sock")
+
+
+def test_a_client_authority_may_go_with_a_certificate_and_its_key() -> None:
+    pair = ("--grpc-tls-certificate", "c.pem", "--grpc-tls-key", "k.pem")
+    config = configure(*pair, "--grpc-tls-client-ca", "a.pem")
+    assert (config.grpc_tls_certificate, config.grpc_tls_key) == ("c.pem", "k.pem")
+    assert config.grpc_tls_client_ca == "a.pem"
+    assert configure(*pair).grpc_tls_client_ca == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -93,6 +109,24 @@ def test_several_repositories_come_as_arguments_variable_or_list(tmp_path: Path)
         (["--host", " "], r"--host: expected text"),
         (["--http-port", "9", "--grpc-port", "9"], r"http_port and grpc_port are both 9"),
         (["--http-port", "0", "--grpc-port", "0"], r"nothing would be served"),
+        (
+            ["--grpc-tls-certificate", "c.pem"],
+            r"grpc_tls_certificate is set and grpc_tls_key is not: TLS needs both",
+        ),
+        (
+            ["--grpc-tls-key", "k.pem"],
+            r"grpc_tls_key is set and grpc_tls_certificate is not: TLS needs both",
+        ),
+        (
+            ["--grpc-tls-client-ca", "a.pem"],
+            r"grpc_tls_client_ca is set, .*grpc_tls_certificate and grpc_tls_key too",
+        ),
+        (
+            ["--grpc-unix-socket", "g.sock", "--grpc-port", "0"],
+            r"grpc_unix_socket is g\.sock and grpc_port is 0 \(off\)",
+        ),
+        (["--grpc-impl", "other"], r"--grpc-impl: expected \"native\" or \"grpcio\""),
+        (["--grpc-max-concurrent-streams", "0"], r"expected a whole number from 1 to 1000000"),
         (["--load-model", "m"], r"load_models names m, which needs model_control_mode"),
     ],
 )

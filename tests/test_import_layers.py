@@ -45,7 +45,7 @@ COMPOSERS = frozenset({"app", "cli", "__main__", "__init__"})
 HOMES = {
     "onnxruntime": ("serving/onnx/",),
     "tomllib": ("config.py", "serving/model_config.py"),
-    "grpc": ("front/",),
+    "grpc": ("front/grpc_grpcio.py",),
     "grpc_health": ("front/",),
     "grpc_reflection": ("front/",),
     "starlette": ("front/",),

@@ -7,7 +7,7 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
 from gateway.errors import InvalidRequest, MalformedRequest, Unsupported
-from gateway.front.grpc_calls import Context, MessageLimit, UnaryHandler, abort
+from gateway.front.grpc_calls import Call, MessageLimit, UnaryHandler
 from gateway.protos import POOL, SERVICE, message
 
 #: A message of the protocol in proto3's JSON form, with the fields' original names.
@@ -188,21 +188,18 @@ def _handler(
 ) -> UnaryHandler:
     request_class, response_class = message(request_name), message(response_name)
 
-    async def handle(data: bytes, context: Context) -> bytes:
+    async def handle(data: bytes, _: Call) -> bytes:
+        limit.check(data)
         try:
-            limit.check(data)
-            try:
-                request = request_class.FromString(data)
-            except DecodeError as error:
-                raise MalformedRequest(f"the bytes are no {request_name}: {error}") from None
-            answer = call(request)
-            if not isinstance(answer, dict):
-                answer = await answer
-            # HTTP's JSON may say more than the protobuf message has fields for.
-            response = json_format.ParseDict(answer, response_class(), ignore_unknown_fields=True)
-            encoded: bytes = response.SerializeToString()
-        except Exception as error:
-            await abort(context, error)
+            request = request_class.FromString(data)
+        except DecodeError as error:
+            raise MalformedRequest(f"the bytes are no {request_name}: {error}") from None
+        answer = call(request)
+        if not isinstance(answer, dict):
+            answer = await answer
+        # HTTP's JSON may say more than the protobuf message has fields for.
+        response = json_format.ParseDict(answer, response_class(), ignore_unknown_fields=True)
+        encoded: bytes = response.SerializeToString()
         return encoded
 
     return handle

@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-import grpc
-import grpc.aio
 from google.protobuf.descriptor_pool import DescriptorPool
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from gateway.errors import NotFound
+from gateway.errors import InvalidRequest, MalformedRequest, NotFound
+from gateway.front.grpc_calls import Call, Method, StreamMethod, UnaryMethod
 from gateway.front.grpc_control import ControlService
 from gateway.protos import FILES, SERVICE
 
@@ -25,7 +25,7 @@ WATCH_INTERVAL_S: Final = 0.2
 _Status: Final = health_pb2.HealthCheckResponse
 
 
-class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # untyped
+class Health:
     """``grpc.health.v1``: the state as it is at each look, never a copy that could be stale.
 
     The service names are ``""`` and the protocol's own service for the server, and each model's
@@ -36,32 +36,28 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # untyped
         self._service: Final = service
         self._draining: Final = asyncio.Event()
 
+    def methods(self) -> dict[str, Method]:
+        """The service's methods by their full path."""
+        return {
+            f"/{HEALTH}/Check": UnaryMethod(self.check),
+            f"/{HEALTH}/Watch": StreamMethod(self.watch),
+        }
+
     def drain(self) -> None:
         """Not serving from now on; watchers are told, and their calls end."""
         self._draining.set()
 
-    def _serves(self, name: str) -> bool:
-        """Raises ``NotFound`` for a name that nothing here has."""
-        if self._draining.is_set():
-            return False
-        if name in ("", SERVICE, HEALTH):
-            return self._service.is_ready()
-        return self._service.is_model_ready(name)
+    async def check(self, data: bytes, _: Call) -> bytes:
+        """Whether the server, or a model, serves. Raises ``NotFound`` for an unknown name."""
+        request = _parse(health_pb2.HealthCheckRequest, data)
+        return _told(_Status.SERVING if self._serves(request.service) else _Status.NOT_SERVING)
 
-    async def Check(  # noqa: N802 - the RPC's name
-        self, request: Any, context: "grpc.aio.ServicerContext[Any, Any]"
-    ) -> Any:
-        """Whether the server, or a model, serves; NOT_FOUND for an unknown name."""
-        try:
-            serves = self._serves(request.service)
-        except NotFound as error:
-            await context.abort(grpc.StatusCode.NOT_FOUND, str(error))
-        return _Status(status=_Status.SERVING if serves else _Status.NOT_SERVING)
-
-    async def Watch(  # noqa: N802 - the RPC's name
-        self, request: Any, context: "grpc.aio.ServicerContext[Any, Any]"
-    ) -> AsyncIterator[Any]:
-        """The state now, and each change of it, until the caller leaves or the server drains."""
+    async def watch(self, call: Call) -> None:
+        """Send the state now, and each change of it, until the server drains."""
+        data = await call.read()
+        if data is None:
+            raise InvalidRequest("Watch takes one HealthCheckRequest; got none")
+        request = _parse(health_pb2.HealthCheckRequest, data)
         told = None
         while True:
             draining = self._draining.is_set()
@@ -71,7 +67,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # untyped
                 status = _Status.SERVICE_UNKNOWN
             if status != told:
                 told = status
-                yield _Status(status=status)
+                await call.write(_told(status))
             if draining:
                 return
             try:
@@ -79,28 +75,52 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # untyped
             except TimeoutError:
                 continue
 
+    def _serves(self, name: str) -> bool:
+        """Raises ``NotFound`` for a name that nothing here has."""
+        if self._draining.is_set():
+            return False
+        if name in ("", SERVICE, HEALTH):
+            return self._service.is_ready()
+        return self._service.is_model_ready(name)
 
-def add_health(server: grpc.aio.Server, health: Health) -> None:
-    """Offer ``health`` on ``server``."""
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
 
+class Reflection:
+    """``grpc.reflection``, v1alpha and v1: the descriptors of all services that are offered."""
 
-def add_reflection(server: grpc.aio.Server) -> None:
-    """Offer reflection, v1alpha and v1, of all services that the server has."""
-    pool = DescriptorPool()
-    for file in FILES:
-        pool.Add(file)
-    for module in (health_pb2, reflection_pb2):
-        pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
-    servicer = reflection.aio.ReflectionServicer(  # type: ignore[attr-defined]  # untyped
-        [SERVICE, HEALTH, REFLECTION], pool
-    )
-    handler = grpc.stream_stream_rpc_method_handler(
-        servicer.ServerReflectionInfo,
-        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
-    )
-    for name in (REFLECTION, REFLECTION_V1):
-        server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": handler}),)
+    def __init__(self) -> None:
+        pool = DescriptorPool()
+        for file in FILES:
+            pool.Add(file)
+        for module in (health_pb2, reflection_pb2):
+            pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
+        self._servicer: Final = reflection.aio.ReflectionServicer(  # type: ignore[attr-defined]  # untyped
+            [SERVICE, HEALTH, REFLECTION], pool
         )
+
+    def methods(self) -> dict[str, Method]:
+        """The services' methods by their full path."""
+        method = StreamMethod(self.serve)
+        return {f"/{name}/ServerReflectionInfo": method for name in (REFLECTION, REFLECTION_V1)}
+
+    async def serve(self, call: Call) -> None:
+        """Answer each question of one call."""
+        async for answer in self._servicer.ServerReflectionInfo(_questions(call), None):
+            await call.write(answer.SerializeToString())
+
+
+async def _questions(call: Call) -> AsyncIterator[Any]:
+    while (data := await call.read()) is not None:
+        yield _parse(reflection_pb2.ServerReflectionRequest, data)
+
+
+def _parse(message: Any, data: bytes) -> Any:
+    try:
+        return message.FromString(data)
+    except DecodeError as error:
+        name = message.DESCRIPTOR.name
+        raise MalformedRequest(f"the bytes are no {name}: {error}") from None
+
+
+def _told(status: Any) -> bytes:
+    encoded: bytes = _Status(status=status).SerializeToString()
+    return encoded

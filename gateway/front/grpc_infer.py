@@ -5,7 +5,7 @@ from typing import Final, Protocol
 
 from gateway.clock import Clock, monotonic_ns
 from gateway.errors import GatewayError, ShuttingDown
-from gateway.front.grpc_calls import Context, MessageLimit, abort
+from gateway.front.grpc_calls import Call, MessageLimit
 from gateway.front.wire_proto import Extent, SharedMemory, decode_request, encode_response
 from gateway.types import InferRequest, InferResponse, Parameters, Reply
 
@@ -82,26 +82,23 @@ class Inference:
         except Exception as error:
             return error
 
-    async def infer(self, data: bytes, context: Context) -> bytes:
+    async def infer(self, data: bytes, call: Call) -> bytes:
         """Serve one ModelInfer call: the bytes of its answer."""
-        try:
-            request, placed = self.decode(data, context.time_remaining())
-            done: asyncio.Future[bytes | Exception] = asyncio.get_running_loop().create_future()
+        request, placed = self.decode(data, call.time_remaining())
+        done: asyncio.Future[bytes | Exception] = asyncio.get_running_loop().create_future()
 
-            def reply(answer: InferResponse | GatewayError) -> None:
-                encoded = self.encode(answer, placed)
-                # The call may have been cancelled in this very turn of the loop.
-                if not done.done():
-                    done.set_result(encoded)
+        def reply(answer: InferResponse | GatewayError) -> None:
+            encoded = self.encode(answer, placed)
+            # The call may have been cancelled in this very turn of the loop.
+            if not done.done():
+                done.set_result(encoded)
 
-            pending = self.submit(request, reply)
-        except Exception as error:
-            await abort(context, error)
+        pending = self.submit(request, reply)
         try:
             result = await done
         except asyncio.CancelledError:
             pending.cancel()
             raise
         if not isinstance(result, bytes):
-            await abort(context, result)
+            raise result
         return result

@@ -1,11 +1,10 @@
 """ModelStreamInfer: many requests in flight over one call."""
 
 import asyncio
-from collections.abc import Iterable
 from typing import Final
 
 from gateway.errors import GatewayError, ShuttingDown
-from gateway.front.grpc_calls import Context, abort, status_and_details
+from gateway.front.grpc_calls import Call, Metadata, status_and_details
 from gateway.front.grpc_infer import Inference, Pending
 from gateway.protos import message
 from gateway.types import InferResponse, Parameters
@@ -32,10 +31,10 @@ class InferStream:
     has been answered.
     """
 
-    def __init__(self, inference: Inference, context: Context) -> None:
+    def __init__(self, inference: Inference, call: Call) -> None:
         self._inference: Final = inference
-        self._context: Final = context
-        self._errors_as_status: Final = _asks_for_status(context.invocation_metadata() or ())
+        self._call: Final = call
+        self._errors_as_status: Final = _asks_for_status(call.metadata)
         self._room: Final = asyncio.Semaphore(MAX_IN_FLIGHT)
         # What is to be sent: an answer; or the end, with an error where it is one.
         self._outbox: Final[asyncio.Queue[bytes | Exception | None]] = asyncio.Queue()
@@ -46,13 +45,13 @@ class InferStream:
         self._reading = True
 
     async def run(self) -> None:
-        """Serve the call to its end."""
+        """Serve the call to its end; raises what ends it with a status."""
         self._reader = asyncio.create_task(self._read())
         try:
             while (answer := await self._outbox.get()) is not None:
                 if isinstance(answer, Exception):
-                    await abort(self._context, answer)
-                await self._context.write(answer)
+                    raise answer
+                await self._call.write(answer)
                 self._room.release()
         finally:
             self._reader.cancel()
@@ -71,8 +70,8 @@ class InferStream:
         try:
             while True:
                 await self._room.acquire()
-                data = await self._context.read()
-                if not isinstance(data, bytes):  # grpc.aio.EOF, which the type stubs do not know
+                data = await self._call.read()
+                if data is None:
                     break
                 self._submit(data)
         except Exception as error:
@@ -91,7 +90,7 @@ class InferStream:
     def _submit(self, data: bytes) -> None:
         id = ""
         try:
-            request, placed = self._inference.decode(data, self._context.time_remaining())
+            request, placed = self._inference.decode(data, self._call.time_remaining())
             id = request.id
             final: Parameters | None = None
             if request.parameters.get(WANTS_FINAL_FLAG) is True:
@@ -128,9 +127,9 @@ class InferStreams:
         self._inference: Final = inference
         self._open: Final[set[InferStream]] = set()
 
-    async def serve(self, _requests: object, context: Context) -> None:
+    async def serve(self, call: Call) -> None:
         """Serve one call to its end."""
-        stream = InferStream(self._inference, context)
+        stream = InferStream(self._inference, call)
         self._open.add(stream)
         try:
             if self._inference.draining:
@@ -145,5 +144,5 @@ class InferStreams:
             stream.drain()
 
 
-def _asks_for_status(metadata: Iterable[tuple[str, str | bytes]]) -> bool:
+def _asks_for_status(metadata: Metadata) -> bool:
     return any(key == ERRORS_AS_STATUS and value == "true" for key, value in metadata)

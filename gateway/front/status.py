@@ -20,7 +20,28 @@ from gateway.errors import (
     Unsupported,
 )
 
-#: Error class -> (HTTP status, name of the ``grpc.StatusCode`` member).
+#: gRPC's status codes: name -> number on the wire.
+GRPC_CODES: Final[dict[str, int]] = {
+    "OK": 0,
+    "CANCELLED": 1,
+    "UNKNOWN": 2,
+    "INVALID_ARGUMENT": 3,
+    "DEADLINE_EXCEEDED": 4,
+    "NOT_FOUND": 5,
+    "ALREADY_EXISTS": 6,
+    "PERMISSION_DENIED": 7,
+    "RESOURCE_EXHAUSTED": 8,
+    "FAILED_PRECONDITION": 9,
+    "ABORTED": 10,
+    "OUT_OF_RANGE": 11,
+    "UNIMPLEMENTED": 12,
+    "INTERNAL": 13,
+    "UNAVAILABLE": 14,
+    "DATA_LOSS": 15,
+    "UNAUTHENTICATED": 16,
+}
+
+#: Error class -> (HTTP status, name of the gRPC code).
 STATUSES: Final[dict[type[BaseException], tuple[int, str]]] = {
     BaseException: (500, "INTERNAL"),
     GatewayError: (500, "INTERNAL"),

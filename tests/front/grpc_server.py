@@ -7,24 +7,32 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from gateway.front.grpc_service import GrpcFront
+import uvloop
+
+from gateway.front.grpc_grpcio import GrpcioFront
+from gateway.front.grpc_options import GrpcOptions
 from tests.front.numpy_dispatcher import MappedRegions, NumpyDispatcher, NumpyService
 
 HOST = "127.0.0.1"
 T = TypeVar("T")
 
+#: The fronts that one suite of behaviour is run over.
+IMPLEMENTATIONS = (GrpcioFront,)
+Front = type[GrpcioFront]
+
 
 class GrpcServer:
     """A running front; the parts behind it may be touched through ``on_loop`` only."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, implementation: Front, **options: Any) -> None:
         self.dispatcher = NumpyDispatcher()
         self.service = NumpyService()
         self.regions = MappedRegions()
-        self._options = {
-            "host": HOST, "port": 0, "max_message_bytes": 1 << 20, "access_log": False, **options
-        }  # fmt: skip
-        self._loop = asyncio.new_event_loop()
+        self._implementation = implementation
+        self._options = GrpcOptions(
+            **{"host": HOST, "port": 0, "max_message_bytes": 1 << 20, **options}
+        )
+        self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
 
     @property
@@ -36,7 +44,9 @@ class GrpcServer:
         asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(30)
 
     async def _start(self) -> None:
-        self.front = GrpcFront(self.dispatcher, self.service, self.regions, **self._options)
+        self.front = self._implementation(
+            self.dispatcher, self.service, self.regions, self._options
+        )
         await self.front.start()
 
     def close(self, grace_s: float = 0) -> None:
@@ -63,10 +73,10 @@ class GrpcServer:
 
 
 @contextmanager
-def running(**options: Any) -> Iterator[GrpcServer]:
-    server = GrpcServer(**options)
-    server.start()
+def running(implementation: Front, **options: Any) -> Iterator[GrpcServer]:
+    server = GrpcServer(implementation, **options)
     try:
+        server.start()
         yield server
     finally:
         server.stop()

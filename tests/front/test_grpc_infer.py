@@ -10,12 +10,13 @@ import tritonclient.grpc as triton
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-from tests.front.grpc_server import running
+from gateway.errors import InvalidRequest, ModelNotReady, QueueFull
+from tests.front.grpc_server import HOST, running
 
 
 @pytest.fixture(scope="module")
-def server():
-    with running() as server:
+def server(implementation):
+    with running(implementation) as server:
         yield server
 
 
@@ -129,6 +130,28 @@ def test_an_error_has_its_code_and_its_message(stub, model, inputs, code, said):
     assert said in caught.value.details()
 
 
+def raise_(error):
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "pushback"),
+    [
+        (QueueFull("the queue is full"), ["1000"]),
+        (ModelNotReady("the model is loading"), []),
+        (InvalidRequest("no"), []),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_refusal_says_when_to_come_back_where_that_is_known(server, stub, error, pushback):
+    server.on_loop(lambda: server.dispatcher.models.update(refuses=lambda _: raise_(error)))
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.ModelInfer(service_pb2.ModelInferRequest(model_name="refuses"))
+    assert str(error) in caught.value.details()
+    metadata = caught.value.trailing_metadata()
+    assert [value for key, value in metadata if key == "grpc-retry-pushback-ms"] == pushback
+
+
 def raw_call(server, data: bytes) -> bytes:
     with grpc.insecure_channel(server.url) as channel:
         return channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(data)
@@ -194,17 +217,25 @@ def access_lines(caplog):
     return [record for record in caplog.records if record.name == "gateway.access"]
 
 
-def test_the_access_log_has_a_line_for_each_call(caplog):
-    with running(access_log=True) as server, caplog.at_level(logging.INFO, "gateway.access"):
+def test_the_access_log_has_a_line_for_each_call(implementation, caplog):
+    with running(implementation, access_log=True) as server, caplog.at_level(logging.INFO):
         with triton.InferenceServerClient(server.url) as client:
             client.infer("echo", [an_input(np.ones(2, "f4"))])
             with pytest.raises(InferenceServerException):
                 client.infer("nobody", [])
-        # A refusal's line follows it.
-        server.wait_until(lambda: len(access_lines(caplog)) == 2)
+            server.on_loop(lambda: setattr(server.dispatcher, "held", True))
+            with pytest.raises(InferenceServerException):
+                client.infer("echo", [], client_timeout=0.2)
+            client.is_server_live()
+        # The line of a call whose client leaves follows its leaving.
+        server.wait_until(lambda: len(access_lines(caplog)) == 4)
     lines = access_lines(caplog)
-    assert [(r.message, r.code) for r in lines] == [
+    assert {(line.message, line.code) for line in lines} == {
         ("ModelInfer", "OK"),
         ("ModelInfer", "NOT_FOUND"),
-    ]
+        ("ModelInfer", "CANCELLED"),
+        ("ServerLive", "OK"),
+    }
     assert lines[0].received_bytes > 0 < lines[0].sent_bytes
+    assert HOST in lines[0].client
+    assert all(line.duration_us > 0 for line in lines)

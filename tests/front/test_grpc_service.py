@@ -1,6 +1,5 @@
-"""The gRPC server as a whole: health, reflection, start, drain and stop."""
+"""The gRPC server as a whole: health, reflection, limits of a connection, drain and stop."""
 
-import asyncio
 import socket
 import subprocess
 import sys
@@ -13,17 +12,20 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from gateway.errors import StartupError
-from gateway.front.grpc_service import GrpcFront
 from tests.front.grpc_server import HOST, running
-from tests.front.numpy_dispatcher import MappedRegions, NumpyDispatcher, NumpyService
 
 Status = health_pb2.HealthCheckResponse
 
+#: Options of a channel with a connection of its own.
+LONE = [("grpc.use_local_subchannel_pool", 1)]
+
+PING = 6
+EMPTY_SETTINGS = b"\0\0\0\x04\0\0\0\0\0"
+
 
 @pytest.fixture
-def server():
-    with running() as server:
+def server(implementation):
+    with running(implementation) as server:
         yield server
 
 
@@ -94,21 +96,88 @@ def test_reflection_lists_the_services_and_describes_the_protocol(channel, versi
     assert len(health.file_descriptor_response.file_descriptor_proto) == 1
 
 
-def test_a_taken_port_ends_the_start_with_a_message(server):
-    async def start_another():
-        front = GrpcFront(
-            NumpyDispatcher(),
-            NumpyService(),
-            MappedRegions(),
-            host=HOST,
-            port=server.front.port,
-            max_message_bytes=1000,
-            access_log=False,
-        )
-        await front.start()
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/grpc.health.v1.Health/Check", "HealthCheckRequest"),
+        ("/grpc.health.v1.Health/Watch", "HealthCheckRequest"),
+        (
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+            "ServerReflectionRequest",
+        ),
+    ],
+)
+def test_bytes_that_are_no_message_are_the_callers_fault(channel, path, message):
+    with pytest.raises(grpc.RpcError) as caught:
+        list(channel.stream_stream(path)(iter([b"\xff"]), timeout=30))
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert message in caught.value.details()
 
-    with pytest.raises(StartupError, match=f"{server.front.port}.*--grpc-port"):
-        asyncio.run(start_another())
+
+def test_watching_without_a_question_is_the_callers_fault(channel):
+    with pytest.raises(grpc.RpcError) as caught:
+        list(channel.stream_stream("/grpc.health.v1.Health/Watch")(iter([]), timeout=30))
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "got none" in caught.value.details()
+
+
+def test_metadata_over_the_limit_costs_the_call_alone(implementation):
+    with (
+        running(implementation, max_metadata_bytes=4096) as server,
+        grpc.insecure_channel(server.url) as channel,
+    ):
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        for _ in range(3):
+            request = service_pb2.ServerLiveRequest()
+            assert stub.ServerLive(request, timeout=30, metadata=[("note", "x" * 3000)]).live
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.ServerLive(request, timeout=30, metadata=[("note", "x" * 4096)])
+            assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_calls_over_the_limit_of_a_connection_wait_for_their_turn(implementation):
+    with (
+        running(implementation, max_concurrent_streams=1) as server,
+        grpc.insecure_channel(server.url, LONE) as channel,
+        grpc.insecure_channel(server.url, LONE) as other_channel,
+    ):
+        server.on_loop(lambda: setattr(server.dispatcher, "held", True))
+
+        def send(channel, id):
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            request = service_pb2.ModelInferRequest(model_name="echo", id=id)
+            return stub.ModelInfer.future(request, timeout=30)
+
+        def waiting():
+            return [pending.request.id for pending in server.dispatcher.waiting]
+
+        calls = [send(channel, "first")]
+        server.wait_until(lambda: waiting() == ["first"])
+        calls += [send(channel, "second"), send(other_channel, "elsewhere")]
+        server.wait_until(lambda: waiting() == ["first", "elsewhere"])
+        server.on_loop(lambda: server.dispatcher.answer("first"))
+        server.wait_until(lambda: waiting() == ["elsewhere", "second"])
+        server.on_loop(server.dispatcher.answer)
+        assert [call.result().id for call in calls] == ["first", "second", "elsewhere"]
+
+
+def test_a_silent_connection_is_pinged_and_closed_without_an_answer(implementation):
+    options = {"keepalive_time_s": 0.1, "keepalive_timeout_s": 0.1}
+    with (
+        running(implementation, **options) as server,
+        socket.create_connection((HOST, server.front.port), 30) as wire,
+    ):
+        wire.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + EMPTY_SETTINGS)
+        assert PING in frame_types(wire.makefile("rb"))
+
+
+def frame_types(stream):
+    """The types of the frames that come until the server closes the connection."""
+    types = []
+    while len(head := stream.read(9)) == 9:
+        stream.read(int.from_bytes(head[:3]))
+        types.append(head[3])
+    return types
 
 
 def test_closing_waits_for_what_is_in_flight(server, channel):
@@ -143,6 +212,7 @@ def test_a_draining_server_refuses_new_inference_and_still_tells_its_state(serve
         stub.ModelInfer(service_pb2.ModelInferRequest(model_name="echo"))
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
     assert "shutting down" in caught.value.details()
+    assert ("grpc-retry-pushback-ms", "1000") in caught.value.trailing_metadata()
     assert stub.ServerLive(service_pb2.ServerLiveRequest()).live
     status = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest()).status
     assert status == Status.NOT_SERVING

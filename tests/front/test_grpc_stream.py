@@ -13,8 +13,8 @@ from tests.front.grpc_server import running
 
 
 @pytest.fixture
-def server():
-    with running() as server:
+def server(implementation):
+    with running(implementation) as server:
         server.on_loop(lambda: setattr(server.dispatcher, "held", True))
         yield server
 

@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from gateway import errors
-from gateway.front.status import STATUSES, status_of
+from gateway.front.status import GRPC_CODES, STATUSES, status_of
 
 
 @pytest.mark.parametrize(
@@ -43,5 +43,9 @@ def test_a_new_subclass_takes_the_codes_of_its_nearest_listed_base() -> None:
 
 def test_every_code_exists() -> None:
     for status, code in STATUSES.values():
-        assert hasattr(grpc.StatusCode, code)
+        assert code in GRPC_CODES
         assert status == 499 or http.HTTPStatus(status)
+
+
+def test_grpcs_codes_have_their_numbers() -> None:
+    assert {code.name: code.value[0] for code in grpc.StatusCode} == GRPC_CODES
