@@ -30,8 +30,8 @@ class Certificates:
         pair = Pair(self.directory / f"{file_name}.pem", self.directory / f"{file_name}-key.pem")
         issued = self._authority.issue_cert(*names)
         issued.private_key_pem.write_to_path(pair.key)
-        for blob in issued.cert_chain_pems:
-            blob.write_to_path(pair.certificate, append=True)
+        chain = b"".join(blob.bytes() for blob in issued.cert_chain_pems)
+        pair.certificate.write_bytes(chain)
         return pair
 
     def credentials(self, client: Pair | None = None) -> grpc.ChannelCredentials:

@@ -1,8 +1,36 @@
-"""What tests of several packages share."""
+"""What tests of several packages share.
+
+A package that is tested over running gateways has a fixture ``gateways`` of its own, and with it
+the fixtures below.
+"""
+
+from collections.abc import Iterator
 
 import pytest
 
 from tests.certificates import Certificates
+from tests.fronts import WAYS, Front
+from tests.server import GRPC_IMPLEMENTATIONS, GatewayProcess, Gateways
+
+
+@pytest.fixture
+def gateway(gateways: Gateways) -> GatewayProcess:
+    """For what does not depend on the gRPC implementation."""
+    return gateways[GRPC_IMPLEMENTATIONS[0]]
+
+
+@pytest.fixture(params=GRPC_IMPLEMENTATIONS)
+def grpc_gateway(request: pytest.FixtureRequest, gateways: Gateways) -> GatewayProcess:
+    """A gateway of each gRPC implementation in turn."""
+    return gateways[request.param]
+
+
+@pytest.fixture(params=WAYS, ids=lambda way: way.name)
+def front(request: pytest.FixtureRequest, gateways: Gateways) -> Iterator[Front]:
+    """Every front in turn, the gRPC ones on each implementation."""
+    adapter = request.param.connect(gateways)
+    yield adapter
+    adapter.close()
 
 
 @pytest.fixture(scope="session")

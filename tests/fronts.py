@@ -21,7 +21,7 @@ from tritonclient.utils import (
     triton_to_np_dtype,
 )
 
-from tests.server import HOST, GatewayProcess
+from tests.server import GRPC_IMPLEMENTATIONS, HOST, GatewayProcess, Gateways
 
 Array = npt.NDArray[Any]
 
@@ -216,13 +216,44 @@ class GrpcStreamWithStatus(GrpcStream):
     metadata = (("triton_grpc_error", "true"),)
 
 
+FrontClass = type[HttpFront] | type[GrpcUnary]
+
 #: Every front that the behaviour suite runs over; an adapter added here is tested like the others.
-FRONTS: tuple[type[HttpFront] | type[GrpcUnary], ...] = (
+FRONTS: tuple[FrontClass, ...] = (
     HttpJson,
     HttpBinary,
     GrpcUnary,
     GrpcStream,
     GrpcStreamWithStatus,
+)
+
+
+@dataclass(frozen=True)
+class Way:
+    """A front, and the gRPC implementation of the gateway that it is tested on."""
+
+    front: FrontClass
+    grpc_impl: str
+
+    @property
+    def name(self) -> str:
+        if issubclass(self.front, HttpFront):
+            return self.front.name
+        return f"{self.front.name} on {self.grpc_impl}"
+
+    def connect(self, gateways: Gateways) -> Front:
+        return self.front(gateways[self.grpc_impl])
+
+
+#: HTTP's fronts once, gRPC's on each implementation.
+WAYS: tuple[Way, ...] = (
+    *(Way(front, GRPC_IMPLEMENTATIONS[0]) for front in FRONTS if issubclass(front, HttpFront)),
+    *(
+        Way(front, implementation)
+        for implementation in GRPC_IMPLEMENTATIONS
+        for front in FRONTS
+        if issubclass(front, GrpcUnary)
+    ),
 )
 
 CHANNEL_OPTIONS = [

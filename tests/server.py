@@ -10,10 +10,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
 HOST = "127.0.0.1"
+
+#: The values of ``--grpc-impl``. A gateway of the tests has the first unless a test asks for
+#: another one; what does not depend on it is tested over the first alone.
+GRPC_IMPLEMENTATIONS = ("grpcio",)
 
 
 class GatewayProcess:
@@ -25,10 +30,14 @@ class GatewayProcess:
     """
 
     def __init__(
-        self, models: Path, *options: str, environment: dict[str, str] | None = None
+        self,
+        models: Path,
+        *options: str,
+        grpc_impl: str = GRPC_IMPLEMENTATIONS[0],
+        environment: dict[str, str] | None = None,
     ) -> None:
         self.models = models
-        self.options = options
+        self.options = ("--grpc-impl", grpc_impl, *options)
         self.environment = environment or {}
         self.http_port, self.grpc_port, self.metrics_port = free_ports(3)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
@@ -164,6 +173,36 @@ class GatewayProcess:
         finally:
             self.kill()
             self._log.close()
+
+
+class Gateways:
+    """A gateway of each gRPC implementation over the same models, started when first asked for.
+
+    A context manager: leaving stops them all as leaving each of them would.
+    """
+
+    def __init__(
+        self, models: Path, *options: str, environment: dict[str, str] | None = None
+    ) -> None:
+        self._models = models
+        self._options = options
+        self._environment = environment
+        self._running: dict[str, GatewayProcess] = {}
+        self._stack = ExitStack()
+
+    def __getitem__(self, grpc_impl: str) -> GatewayProcess:
+        if grpc_impl not in self._running:
+            gateway = GatewayProcess(
+                self._models, *self._options, grpc_impl=grpc_impl, environment=self._environment
+            )
+            self._running[grpc_impl] = self._stack.enter_context(gateway)
+        return self._running[grpc_impl]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
 
 
 def free_ports(count: int) -> list[int]:

@@ -7,9 +7,10 @@ from pathlib import Path
 from tests.server import GatewayProcess
 
 
-def test_session(gateway: GatewayProcess) -> None:
+def test_session(grpc_gateway: GatewayProcess) -> None:
+    urls = (grpc_gateway.http_url, grpc_gateway.grpc_url)
     session = subprocess.run(
-        [sys.executable, "-m", "tests.clients.kserve_session", gateway.http_url, gateway.grpc_url],
+        [sys.executable, "-m", "tests.clients.kserve_session", *urls],
         cwd=Path(__file__).parents[2],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

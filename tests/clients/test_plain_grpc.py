@@ -1,6 +1,7 @@
 """Clients that know no Open Inference Protocol: reflection and the standard health check."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -14,15 +15,15 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 
 from tests.fronts import sample
 from tests.repository import ModelDirectory, rows, rows_of
-from tests.server import GatewayProcess
+from tests.server import GRPC_IMPLEMENTATIONS, GatewayProcess
 
 SERVICE = "inference.GRPCInferenceService"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
 @pytest.fixture
-def channel(gateway: GatewayProcess) -> Iterator[grpc.Channel]:
-    with grpc.insecure_channel(gateway.grpc_url) as channel:
+def channel(grpc_gateway: GatewayProcess) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(grpc_gateway.grpc_url) as channel:
         yield channel
 
 
@@ -64,10 +65,13 @@ def test_health_check_of_an_unknown_service(channel: grpc.Channel) -> None:
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
 
 
-def test_health_watch_tells_of_the_end(tmp_path_factory: pytest.TempPathFactory) -> None:
-    path = tmp_path_factory.mktemp("models")
-    ModelDirectory(path).add("rows", rows)
-    with GatewayProcess(path) as gateway, grpc.insecure_channel(gateway.grpc_url) as channel:
+@pytest.mark.parametrize("implementation", GRPC_IMPLEMENTATIONS)
+def test_health_watch_tells_of_the_end(tmp_path: Path, implementation: str) -> None:
+    ModelDirectory(tmp_path).add("rows", rows)
+    with (
+        GatewayProcess(tmp_path, grpc_impl=implementation) as gateway,
+        grpc.insecure_channel(gateway.grpc_url) as channel,
+    ):
         watch = health_pb2_grpc.HealthStub(channel).Watch(
             health_pb2.HealthCheckRequest(service=""), timeout=60
         )

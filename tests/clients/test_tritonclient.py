@@ -13,9 +13,9 @@ from google.protobuf.json_format import MessageToDict
 from tritonclient.utils import InferenceServerException
 from tritonclient.utils import shared_memory as shm
 
+from tests.clients.conftest import Endpoint
 from tests.fronts import sample
 from tests.repository import ELEMENT_TYPES, rows_of
-from tests.server import GatewayProcess
 
 X = sample("FP32", (3, 4), seed=1)
 A = sample("INT32", (2, 16), seed=2) // 4
@@ -31,15 +31,14 @@ EXTENSIONS = {
 }
 
 
-@pytest.fixture(params=[tritonclient.http, tritonclient.grpc], ids=["http", "grpc"])
-def library(request: pytest.FixtureRequest) -> ModuleType:
-    return request.param
+@pytest.fixture
+def library(endpoint: Endpoint) -> ModuleType:
+    return {"http": tritonclient.http, "grpc": tritonclient.grpc}[endpoint.protocol]
 
 
 @pytest.fixture
-def client(library: ModuleType, gateway: GatewayProcess) -> Iterator[Any]:
-    url = gateway.http_url if library is tritonclient.http else gateway.grpc_url
-    with library.InferenceServerClient(url) as client:
+def client(library: ModuleType, endpoint: Endpoint) -> Iterator[Any]:
+    with library.InferenceServerClient(endpoint.url) as client:
         yield client
 
 

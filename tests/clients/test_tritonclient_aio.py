@@ -11,6 +11,7 @@ import tritonclient.grpc.aio
 import tritonclient.http.aio
 from tritonclient.utils import InferenceServerException
 
+from tests.clients.conftest import Endpoint
 from tests.fronts import sample
 from tests.repository import rows_of
 from tests.server import GatewayProcess
@@ -18,18 +19,17 @@ from tests.server import GatewayProcess
 Run = Callable[[Callable[[Any], Awaitable[None]]], None]
 
 
-@pytest.fixture(params=[tritonclient.http.aio, tritonclient.grpc.aio], ids=["http", "grpc"])
-def library(request: pytest.FixtureRequest) -> ModuleType:
-    return request.param
+@pytest.fixture
+def library(endpoint: Endpoint) -> ModuleType:
+    return {"http": tritonclient.http.aio, "grpc": tritonclient.grpc.aio}[endpoint.protocol]
 
 
 @pytest.fixture
-def run(library: ModuleType, gateway: GatewayProcess) -> Run:
+def run(library: ModuleType, endpoint: Endpoint) -> Run:
     """Runs a coroutine function on a client in a loop of its own."""
-    url = gateway.http_url if library is tritonclient.http.aio else gateway.grpc_url
 
     async def with_client(body: Callable[[Any], Awaitable[None]]) -> None:
-        async with library.InferenceServerClient(url) as client:
+        async with library.InferenceServerClient(endpoint.url) as client:
             await body(client)
 
     return lambda body: asyncio.run(asyncio.wait_for(with_client(body), 60))
@@ -88,7 +88,7 @@ def test_cancelled_request_harms_nothing(run: Run, library: ModuleType) -> None:
     run(body)
 
 
-def test_stream(gateway: GatewayProcess) -> None:
+def test_stream(grpc_gateway: GatewayProcess) -> None:
     grpc = tritonclient.grpc.aio
     arrays = {str(i): sample("FP32", (1 + i % 3, 4), seed=i) for i in range(50)}
 
@@ -99,7 +99,7 @@ def test_stream(gateway: GatewayProcess) -> None:
 
     async def body() -> None:
         left, errors = dict(arrays), []
-        async with grpc.InferenceServerClient(gateway.grpc_url) as client:
+        async with grpc.InferenceServerClient(grpc_gateway.grpc_url) as client:
             async for result, error in client.stream_infer(requests()):
                 if error is not None:
                     errors.append(error)

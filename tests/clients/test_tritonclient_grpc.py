@@ -14,8 +14,8 @@ from tests.server import GatewayProcess
 
 
 @pytest.fixture
-def client(gateway: GatewayProcess) -> Iterator[grpcclient.InferenceServerClient]:
-    with grpcclient.InferenceServerClient(gateway.grpc_url) as client:
+def client(grpc_gateway: GatewayProcess) -> Iterator[grpcclient.InferenceServerClient]:
+    with grpcclient.InferenceServerClient(grpc_gateway.grpc_url) as client:
         yield client
 
 

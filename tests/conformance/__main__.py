@@ -19,7 +19,7 @@ from tests.conformance.cases import Case, node_cases, spread, topology_cases
 from tests.conformance.reference import Reference, first_line, run_in_process
 from tests.conformance.report import Report
 from tests.conformance.wire import Grpc, HttpBinary, Wire, same_bits
-from tests.server import GatewayProcess
+from tests.server import GRPC_IMPLEMENTATIONS, GatewayProcess
 
 Array = npt.NDArray[Any]
 
@@ -35,6 +35,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
     parser.add_argument("--fast", action="store_true", help="a subset that shows every trait")
     parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument(
+        "--grpc-impl",
+        choices=GRPC_IMPLEMENTATIONS,
+        default=GRPC_IMPLEMENTATIONS[0],
+        help="the gateway's implementation of gRPC",
+    )
     parser.add_argument("--in-process", action="store_true", help="judge ONNX Runtime, no gateway")
     parser.add_argument("--report", type=Path, help="write the whole report here (markdown)")
     options = parser.parse_args()
@@ -44,7 +50,7 @@ def main() -> int:
         if options.in_process:
             report.passed += [case.name for case in cases]
         else:
-            run_over_the_wire(cases, references, report)
+            run_over_the_wire(cases, references, report, options.grpc_impl)
         print(f"... {report.summary()}", file=sys.stderr, flush=True)
     print(report.summary())
     for name, reasons in report.failed.items():
@@ -89,7 +95,9 @@ def judge(cases: Iterable[Case], report: Report) -> tuple[list[Case], dict[str, 
     return runnable, references
 
 
-def run_over_the_wire(cases: list[Case], references: dict[str, Reference], report: Report) -> None:
+def run_over_the_wire(
+    cases: list[Case], references: dict[str, Reference], report: Report, grpc_impl: str
+) -> None:
     """Serve the cases' models from one gateway and send each case over both protocols."""
     with tempfile.TemporaryDirectory() as directory:
         for case in cases:
@@ -98,7 +106,7 @@ def run_over_the_wire(cases: list[Case], references: dict[str, Reference], repor
             onnx.save(case.model, place / "model.onnx")
         # Ready once loading has ended: what could not be loaded shows in its own case.
         lenient = {"ONNX_GATEWAY_STRICT_READINESS": "false"}
-        gateway = GatewayProcess(Path(directory), environment=lenient).start()
+        gateway = GatewayProcess(Path(directory), grpc_impl=grpc_impl, environment=lenient).start()
         try:
             gateway.wait_ready(deadline_s=300.0)
             wires: list[Wire] = [HttpBinary(gateway.http_url), Grpc(gateway.grpc_url)]

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.server import GRPC_IMPLEMENTATIONS
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -31,5 +33,6 @@ def test_cases_that_show_every_type_rank_and_size() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_every_case() -> None:
-    run_conformance()
+@pytest.mark.parametrize("implementation", GRPC_IMPLEMENTATIONS)
+def test_every_case(implementation: str) -> None:
+    run_conformance("--grpc-impl", implementation)

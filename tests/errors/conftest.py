@@ -1,13 +1,12 @@
-"""One gateway for the error tests, and every front connected to it."""
+"""Gateways for the error tests, over models some of which are broken on purpose."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.fronts import FRONTS, Front
 from tests.repository import add_broken_versions, build_repository
-from tests.server import GatewayProcess
+from tests.server import Gateways
 
 
 @pytest.fixture(scope="package")
@@ -16,15 +15,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="package")
-def gateway(models: Path) -> Iterator[GatewayProcess]:
-    # Some of its models are broken on purpose.
+def gateways(models: Path) -> Iterator[Gateways]:
     lenient = {"ONNX_GATEWAY_STRICT_READINESS": "false"}
-    with GatewayProcess(models, environment=lenient) as process:
-        yield process
-
-
-@pytest.fixture(params=FRONTS, ids=lambda front: front.name)
-def front(request: pytest.FixtureRequest, gateway: GatewayProcess) -> Iterator[Front]:
-    adapter = request.param(gateway)
-    yield adapter
-    adapter.close()
+    with Gateways(models, environment=lenient) as running:
+        yield running

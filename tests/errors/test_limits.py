@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.fronts import FRONTS, Front, HttpBinary, RefusedError, Request, Tensor, sample
+from tests.fronts import Front, HttpBinary, RefusedError, Request, Tensor, sample
 from tests.repository import ModelDirectory, rows, rows_of
-from tests.server import GatewayProcess
+from tests.server import GatewayProcess, Gateways
 
 LIMIT = 4096
 X = sample("FP32", (2, 4))
@@ -20,22 +20,15 @@ RIGHT = Request("rows", (Tensor.of("x", X),))
 
 
 @pytest.fixture(scope="module")
-def small_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateways]:
     path = tmp_path_factory.mktemp("models")
     ModelDirectory(path).add("rows", rows)
-    with GatewayProcess(path, "--max-request-bytes", str(LIMIT)) as process:
-        yield process
-
-
-@pytest.fixture(params=FRONTS, ids=lambda front: front.name)
-def front(request: pytest.FixtureRequest, small_gateway: GatewayProcess) -> Iterator[Front]:
-    adapter = request.param(small_gateway)
-    yield adapter
-    adapter.close()
+    with Gateways(path, "--max-request-bytes", str(LIMIT)) as running:
+        yield running
 
 
 @pytest.mark.parametrize("times", [1.1, 30])
-def test_request_over_the_limit(front: Front, small_gateway: GatewayProcess, times: float) -> None:
+def test_request_over_the_limit(front: Front, times: float) -> None:
     x = Tensor.of("x", sample("FP32", (int(LIMIT * times) // 16, 4)))
     with pytest.raises(RefusedError) as caught:
         front.infer(replace(RIGHT, inputs=(x,)))
@@ -43,22 +36,22 @@ def test_request_over_the_limit(front: Front, small_gateway: GatewayProcess, tim
         assert caught.value.code == "RESOURCE_EXHAUSTED", caught.value
     assert str(LIMIT) in caught.value.message
     assert "--max-request-bytes" in caught.value.message
-    after = type(front)(small_gateway)
+    after = type(front)(front.gateway)
     np.testing.assert_array_equal(after.infer(RIGHT)["y"], rows_of(X))
     after.close()
 
 
-def test_small_body_that_inflates_over_the_limit(small_gateway: GatewayProcess) -> None:
+def test_small_body_that_inflates_over_the_limit(gateway: GatewayProcess) -> None:
     bomb = gzip.compress(b" " * 50_000_000)
-    status, _, body = small_gateway.request(
+    status, _, body = gateway.request(
         "POST", "/v2/models/rows/infer", bomb[: LIMIT - 1], {"Content-Encoding": "gzip"}
     )
     assert status == 413, body
     assert str(LIMIT) in json.loads(body)["error"]
 
 
-def test_chunked_body_over_the_limit(small_gateway: GatewayProcess) -> None:
-    front = HttpBinary(small_gateway)
+def test_chunked_body_over_the_limit(gateway: GatewayProcess) -> None:
+    front = HttpBinary(gateway)
     chunks = (b" " * 1000 for _ in range(100))
     status, _, body = front.post("/v2/models/rows/infer", chunks, {})
     assert status == 413, body

@@ -141,8 +141,8 @@ def test_json_nested_too_deep(
 
 
 @pytest.fixture
-def channel(gateway: GatewayProcess) -> Iterator[grpc.Channel]:
-    with grpc.insecure_channel(gateway.grpc_url) as channel:
+def channel(grpc_gateway: GatewayProcess) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(grpc_gateway.grpc_url) as channel:
         yield channel
         call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         right = grpc_message(Request("rows", (Tensor.of("x", X),)))

@@ -29,7 +29,7 @@ def every_front_at_once(gateway: GatewayProcess, ask: object) -> None:
             done.result()
 
 
-def test_failure_in_the_model_fails_no_neighbour(gateway: GatewayProcess) -> None:
+def test_failure_in_the_model_fails_no_neighbour(grpc_gateway: GatewayProcess) -> None:
     def ask(front: Front, seed: int) -> None:
         rng = np.random.default_rng(seed)
         index = rng.integers(0, 10, (int(rng.integers(1, 5)), 1))
@@ -44,10 +44,10 @@ def test_failure_in_the_model_fails_no_neighbour(gateway: GatewayProcess) -> Non
         else:
             np.testing.assert_array_equal(front.infer(request)["y"], index * np.float32(1.5))
 
-    every_front_at_once(gateway, ask)
+    every_front_at_once(grpc_gateway, ask)
 
 
-def test_refusal_fails_no_neighbour(gateway: GatewayProcess) -> None:
+def test_refusal_fails_no_neighbour(grpc_gateway: GatewayProcess) -> None:
     def ask(front: Front, seed: int) -> None:
         x = sample("FP32", (1 + seed % 4, 4), seed)
         wrong = [
@@ -64,4 +64,4 @@ def test_refusal_fails_no_neighbour(gateway: GatewayProcess) -> None:
             answer = front.infer(Request("rows", (Tensor.of("x", x),)))
             np.testing.assert_array_equal(answer["y"], rows_of(x))
 
-    every_front_at_once(gateway, ask)
+    every_front_at_once(grpc_gateway, ask)

@@ -12,7 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.fronts import FRONTS, Front, GrpcUnary, HttpJson, RefusedError, Request, Tensor
+from tests.fronts import (
+    WAYS,
+    Front,
+    GrpcUnary,
+    HttpJson,
+    RefusedError,
+    Request,
+    Tensor,
+    Way,
+    grpc_message,
+)
 from tests.server import HOST, GatewayProcess
 
 #: Steps of the ``slow`` model that take long enough for other requests to be sent meanwhile.
@@ -53,9 +63,9 @@ class Occupied:
         self.front.close()
 
 
-def test_full_queue(front: Front, gateway: GatewayProcess, pool: ThreadPoolExecutor) -> None:
+def test_full_queue(front: Front, pool: ThreadPoolExecutor) -> None:
     """One runs, one waits, and of four more at least two are told to come back later."""
-    others = [type(front)(gateway) for _ in range(6)]
+    others = [type(front)(front.gateway) for _ in range(6)]
     answers = [pool.submit(other.infer, steps(LONG // 4, "crowded")) for other in others]
     errors = [answer.exception(timeout=60) for answer in answers]
     refused = [error for error in errors if error is not None]
@@ -83,6 +93,19 @@ def test_full_queue_tells_http_when_to_come_back(
         front.close()
 
 
+def test_full_queue_tells_grpc_when_to_come_back(grpc_gateway: GatewayProcess) -> None:
+    front = GrpcUnary(grpc_gateway)
+    message = grpc_message(steps(LONG // 4, "crowded"))
+    calls = [front.stub.ModelInfer.future(message, timeout=60) for _ in range(6)]
+    errors = [call.exception(timeout=60) for call in calls]
+    refused = [error for error in errors if error is not None]
+    assert refused
+    for error in refused:
+        pushback = dict(error.trailing_metadata())["grpc-retry-pushback-ms"]
+        assert int(pushback) >= 1000
+    front.close()
+
+
 def is_busy(gateway: GatewayProcess) -> bool:
     """Whether the runner of ``slow`` is taken: a request that cannot wait gets no answer."""
     front = GrpcUnary(gateway)
@@ -95,9 +118,8 @@ def is_busy(gateway: GatewayProcess) -> bool:
     return False
 
 
-def test_deadline_that_passes_in_the_queue(
-    front: Front, gateway: GatewayProcess, pool: ThreadPoolExecutor
-) -> None:
+def test_deadline_that_passes_in_the_queue(front: Front, pool: ThreadPoolExecutor) -> None:
+    gateway = front.gateway
     occupied = Occupied(gateway, pool)
     before = counts(gateway, "slow")
     with pytest.raises(RefusedError) as caught:
@@ -111,17 +133,17 @@ def test_deadline_that_passes_in_the_queue(
 
 
 def test_caller_that_leaves_costs_no_compute(
-    gateway: GatewayProcess, pool: ThreadPoolExecutor
+    grpc_gateway: GatewayProcess, pool: ThreadPoolExecutor
 ) -> None:
-    occupied = Occupied(gateway, pool)
-    before = counts(gateway, "slow")
-    leave_http(gateway)
-    leave_grpc(gateway)
+    occupied = Occupied(grpc_gateway, pool)
+    before = counts(grpc_gateway, "slow")
+    leave_http(grpc_gateway)
+    leave_grpc(grpc_gateway)
     occupied.finish()
-    last = GrpcUnary(gateway)
+    last = GrpcUnary(grpc_gateway)
     last.infer(steps(1))
     last.close()
-    after = counts(gateway, "slow")
+    after = counts(grpc_gateway, "slow")
     assert after["executions"] - before["executions"] == 2, "a request was run that nobody awaits"
 
 
@@ -140,12 +162,12 @@ def leave_grpc(gateway: GatewayProcess) -> None:
     front.close()
 
 
-@pytest.mark.parametrize("kind", FRONTS, ids=lambda front: front.name)
-def test_server_that_ends(kind: type[Front], models: Path, pool: ThreadPoolExecutor) -> None:
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+def test_server_that_ends(way: Way, models: Path, pool: ThreadPoolExecutor) -> None:
     """Ready is false, new requests are refused, what is in flight is answered, exit status 0."""
-    environment = {"ONNX_GATEWAY_STRICT_READINESS": "false"}
-    with GatewayProcess(models, environment=environment) as gateway:
-        idle, busy = kind(gateway), kind(gateway)
+    lenient = {"ONNX_GATEWAY_STRICT_READINESS": "false"}
+    with GatewayProcess(models, grpc_impl=way.grpc_impl, environment=lenient) as gateway:
+        idle, busy = way.front(gateway), way.front(gateway)
         assert idle.infer(steps(1))["y"] == [1]
         answer = pool.submit(busy.infer, steps(LONG * 2))
         gateway.wait_until(lambda: is_busy(gateway))

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.fronts import FRONTS, Front, RefusedError, Request, Tensor, sample
+from tests.fronts import WAYS, Front, RefusedError, Request, Tensor, sample
 from tests.repository import rows_of
 
 X = sample("FP32", (2, 4), seed=1)
@@ -22,8 +22,8 @@ B = Tensor.of("B", sample("INT32", (1, 16), seed=3))
 binary_fronts, json_fronts = (
     pytest.mark.parametrize(
         "front",
-        [front for front in FRONTS if front.binary is binary],
-        ids=lambda front: front.name,
+        [way for way in WAYS if way.front.binary is binary],
+        ids=lambda way: way.name,
         indirect=True,
     )
     for binary in (True, False)

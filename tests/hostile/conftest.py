@@ -15,6 +15,7 @@ GROWTH_AT_MOST = 48 << 20
 
 @pytest.fixture(scope="package")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    """With one gRPC implementation alone: what is proved here is ours, not that of libraries."""
     models = build_repository(tmp_path_factory.mktemp("models"))
     with GatewayProcess(models, "--max-request-bytes", str(4 << 20)) as process:
         yield process
