@@ -1,0 +1,16 @@
+from collections.abc import Iterator
+
+class Field:
+    name: bytes
+    value: bytes
+    never_indexed: bool
+    def __init__(self, name: bytes, value: bytes, never_indexed: bool = False) -> None: ...
+    def __iter__(self) -> Iterator[bytes]: ...
+
+class Table:
+    size: int
+    max_size: int
+    generation: int
+    def __init__(self, max_size: int, searched: bool = False) -> None: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Field: ...
