@@ -54,10 +54,13 @@ cdef class Ticket:
     cdef ticket_t c
     cdef Py_buffer* pins
     cdef int n_pins
+    # Where ``c.sources`` points while there are few inputs.
+    cdef const char* few_sources[4]
     cdef readonly Group group
     cdef readonly object inputs
     cdef public object sink
 
+    cdef int prepare(self, Group group, int64_t rows, int64_t deadline_ns, int level) except -1
     cpdef void release(self)
 
 

@@ -5,6 +5,8 @@ Ownership: a *refused* ticket stays the caller's; an *accepted* one is the core'
 ``release``, so the bytes that a runner copies without the GIL cannot go away.
 """
 
+import cython
+
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
@@ -19,6 +21,10 @@ cdef enum Kind:
     SHARED = 1
     # Python objects (strings), or an optional input left out: not the core's to copy
     OPAQUE = 2
+
+# Tickets with no more inputs than this need no table of their own.
+cdef enum:
+    FEW_INPUTS = 4
 
 cdef int64_t live = 0
 
@@ -82,6 +88,7 @@ cdef class Group:
         return self.c.count
 
 
+@cython.freelist(256)
 cdef class Ticket:
     """One request, from acceptance to answer.
 
@@ -99,31 +106,28 @@ cdef class Ticket:
         TypeError, BufferError: an input that is not a contiguous buffer.
     """
 
-    def __cinit__(
+    def __cinit__(self):
+        global live
+        live += 1
+
+    def __init__(
         self, Group group not None, int64_t rows, inputs, sink, int64_t deadline_ns=0, int level=0
     ):
-        global live
         cdef int i, n = group.c.n_inputs
         cdef int64_t expected
-        live += 1
         if len(inputs) != n:
             raise ValueError(f"the group has {n} inputs, {len(inputs)} were given")
         if not 0 <= level < group.c.n_levels:
             raise ValueError(f"level must be in 0..{group.c.n_levels - 1}, not {level}")
         if rows < 0:
             raise ValueError(f"rows must not be negative, not {rows}")
-        self.group = group
+        if self.group is not None:
+            raise ValueError("a ticket is made once")
+        self.prepare(group, rows, deadline_ns, level)
         self.inputs = inputs
         self.sink = sink
-        self.c.owner = <void*>self
-        self.c.group = &group.c
-        self.c.rows = rows
-        self.c.weight = rows if rows > 0 else 1
-        self.c.deadline_ns = deadline_ns
-        self.c.level = level
         self.pins = <Py_buffer*>calloc(max(n, 1), sizeof(Py_buffer))
-        self.c.sources = <const char**>calloc(max(n, 1), sizeof(char*))
-        if self.pins == NULL or self.c.sources == NULL:
+        if self.pins == NULL:
             raise MemoryError("no memory for a ticket")
         for i in range(n):
             # An opaque input keeps a zeroed pin, which is released as a no-op.
@@ -140,11 +144,32 @@ cdef class Ticket:
                 )
             self.c.sources[i] = <const char*>self.pins[i].buf
 
+    cdef int prepare(self, Group group, int64_t rows, int64_t deadline_ns, int level) except -1:
+        """Set everything but the inputs, once.
+
+        A caller in the core that has proven them sets ``c.sources`` itself, and ``inputs`` to what
+        keeps their memory alive.
+        """
+        self.group = group
+        self.c.owner = <void*>self
+        self.c.group = &group.c
+        self.c.rows = rows
+        self.c.weight = rows if rows > 0 else 1
+        self.c.deadline_ns = deadline_ns
+        self.c.level = level
+        self.c.sources = self.few_sources
+        if group.c.n_inputs > FEW_INPUTS:
+            self.c.sources = <const char**>calloc(group.c.n_inputs, sizeof(char*))
+            if self.c.sources == NULL:
+                raise MemoryError("no memory for a ticket")
+        return 0
+
     def __dealloc__(self):
         global live
         self.release()
         free(self.pins)
-        free(self.c.sources)
+        if self.c.sources != self.few_sources:
+            free(self.c.sources)
         live -= 1
 
     cpdef void release(self):

@@ -28,6 +28,7 @@ from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.route import RouteTable
 from gateway.errors import ConfigError, StartupError
 from gateway.front.grpc_grpcio import GrpcioFront
+from gateway.front.grpc_native import NativeFront
 from gateway.front.grpc_options import GrpcOptions, TlsFiles
 from gateway.front.http_context import HttpLimits
 from gateway.front.http_server import HttpFront, MetricsFront
@@ -63,6 +64,7 @@ class Front(Protocol):
 GRPC_FRONTS: Final[
     dict[str, Callable[[Dispatcher, ControlService, SharedMemoryRegions, GrpcOptions], Front]]
 ] = {
+    "native": NativeFront,
     "grpcio": GrpcioFront,
 }
 

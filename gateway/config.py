@@ -113,7 +113,7 @@ class Config:
         8002, Port(), "Listening", "port of Prometheus metrics alone (HTTP has /metrics too)"
     )
     grpc_impl: str = _setting(
-        "grpcio", Choice("native", "grpcio"), "Listening", "implementation of the gRPC server"
+        "native", Choice("native", "grpcio"), "Listening", "implementation of the gRPC server"
     )
     grpc_unix_socket: str = _setting(
         "", FilePath(), "Listening", "unix socket on which gRPC is served besides its port"

@@ -18,7 +18,7 @@ HOST = "127.0.0.1"
 
 #: The values of ``--grpc-impl``. A gateway of the tests has the first unless a test asks for
 #: another one; what does not depend on it is tested over the first alone.
-GRPC_IMPLEMENTATIONS = ("grpcio",)
+GRPC_IMPLEMENTATIONS = ("native", "grpcio")
 
 
 class GatewayProcess:

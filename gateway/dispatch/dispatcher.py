@@ -2,14 +2,22 @@
 
 import asyncio
 
+from gateway._native.infer_template import InferTemplate
+from gateway._native.ticket import Ticket
 from gateway.dispatch.classification import classify
 from gateway.dispatch.route import RouteTable
-from gateway.errors import GatewayError, InvalidTensor, QueueFull, ShuttingDown
+from gateway.dispatch.template import make_template
+from gateway.errors import GatewayError, InvalidTensor, ModelNotReady, QueueFull, ShuttingDown
 from gateway.serving.lane import Lane
+from gateway.serving.lifecycle import State
 from gateway.types import BYTES, Array, InferOutput, InferRequest, InferResponse, Reply
 
 #: Which outputs a request gets: the index in the signature, and the classes asked for.
 Selection = list[tuple[int, int]]
+
+#: Heads that are known at once; a model of variable shapes has one for each.
+MAX_TEMPLATES = 4096
+READY = State.READY
 
 
 class Pending:
@@ -81,6 +89,8 @@ class Dispatcher:
 
     Attributes:
         routes: who serves; the control plane replaces it as a whole.
+        templates: what is known of requests by their heads, which are the wire's own keys; good
+            for these routes only, and emptied with them.
         inflight: requests accepted and not yet answered, over all models.
         draining: set at shutdown, from when on new work is refused.
         refused: requests that never reached a lane, by reason.
@@ -90,11 +100,23 @@ class Dispatcher:
     """
 
     def __init__(self, routes: RouteTable, *, max_inflight: int) -> None:
-        self.routes = routes
+        self._routes = routes
+        self.templates: dict[bytes, InferTemplate] = {}
         self.inflight = 0
         self.draining = False
         self.refused: dict[str, int] = {}
         self._max_inflight = max_inflight
+
+    @property
+    def routes(self) -> RouteTable:
+        """Who serves."""
+        return self._routes
+
+    @routes.setter
+    def routes(self, routes: RouteTable) -> None:
+        self._routes = routes
+        # They hold on to lanes, which may be gone with the old routes.
+        self.templates.clear()
 
     def submit(self, request: InferRequest, reply: Reply) -> Pending:
         """Accept a request; ``reply`` is called once, later, with its answer or error.
@@ -108,24 +130,60 @@ class Dispatcher:
             InvalidTensor: the inputs, or the outputs asked for, do not fit the model.
         """
         try:
-            if self.draining:
-                raise ShuttingDown("the server is shutting down and takes no new requests")
-            if self.inflight >= self._max_inflight:
-                raise QueueFull(
-                    f"the server holds {self.inflight} requests, as many as it may "
-                    "(--max-inflight-requests)"
-                )
-            target = self.routes.resolve(request.model, request.version)
+            if self.draining or self.inflight >= self._max_inflight:
+                raise self._refusal()
+            target = self._routes.resolve(request.model, request.version)
             lane = target.lane
             assert lane is not None, "a READY version has a lane"
             selection = None if request.outputs is None else _select(lane, request)
             pending = Pending(self, lane, request, selection, reply)
         except GatewayError as error:
-            reason = type(error).__name__
-            self.refused[reason] = self.refused.get(reason, 0) + 1
+            self._count_refusal(error)
             raise
         self.inflight += 1
         return pending
+
+    def learn(self, head: bytes, request: InferRequest) -> None:
+        """Make a template of ``request``, which was accepted, for requests with the same head.
+
+        Does nothing where such requests differ in more than their id and their tensors' bytes.
+        """
+        target = self._routes.resolve(request.model, request.version)
+        assert target.lane is not None, "a READY version has a lane"
+        template = make_template(target, target.lane, request)
+        if template is not None:
+            if len(self.templates) >= MAX_TEMPLATES:
+                self.templates.clear()
+            self.templates[head] = template
+
+    def submit_known(self, template: InferTemplate, ticket: Ticket, now_ns: int) -> None:
+        """Accept a request that is proven by ``template``; its ticket's sink is told its answer.
+
+        The sink takes the request off ``inflight``. Raises as ``submit`` does.
+        """
+        try:
+            if self.draining or self.inflight >= self._max_inflight:
+                raise self._refusal()
+            if template.target.state is not READY:
+                target = template.target
+                raise ModelNotReady(f"{target.label} is not ready: it is {target.state.value}")
+            template.lane.accept(ticket, now_ns)
+        except GatewayError as error:
+            self._count_refusal(error)
+            raise
+        self.inflight += 1
+
+    def _refusal(self) -> GatewayError:
+        if self.draining:
+            return ShuttingDown("the server is shutting down and takes no new requests")
+        return QueueFull(
+            f"the server holds {self.inflight} requests, as many as it may "
+            "(--max-inflight-requests)"
+        )
+
+    def _count_refusal(self, error: GatewayError) -> None:
+        reason = type(error).__name__
+        self.refused[reason] = self.refused.get(reason, 0) + 1
 
     async def infer(self, request: InferRequest) -> InferResponse:
         """Submit and wait; the answer's arrays are the caller's to keep.

@@ -46,19 +46,20 @@ class Inference:
         self._clock: Final = clock
         self.draining = False
 
-    def decode(
-        self, data: bytes, remaining_s: float | None
-    ) -> tuple[InferRequest, dict[str, Extent]]:
-        """The request in ``data``; ``remaining_s`` is the call's own deadline, ``None`` for none.
+    def decode(self, data: bytes, deadline_ns: int) -> tuple[InferRequest, dict[str, Extent]]:
+        """The request in ``data``; ``deadline_ns`` is the call's own deadline, 0 for none.
 
         Raises ``GatewayError`` where there is none, or the server takes no more.
         """
         if self.draining:
             raise ShuttingDown("the server is shutting down and takes no new requests")
         self._limit.check(data)
-        now_ns = self._clock()
-        deadline_ns = 0 if remaining_s is None else now_ns + int(remaining_s * 1e9)
-        return decode_request(data, deadline_ns, now_ns, self._shared_memory)
+        return decode_request(data, deadline_ns, self._clock(), self._shared_memory)
+
+    def deadline_ns(self, call: Call) -> int:
+        """When the caller of ``call`` stops waiting, monotonic nanoseconds; 0 for never."""
+        remaining_s = call.time_remaining()
+        return 0 if remaining_s is None else self._clock() + int(remaining_s * 1e9)
 
     def submit(self, request: InferRequest, reply: Reply) -> Pending:
         """Hand ``request`` to the dispatcher; raises ``GatewayError`` where it is refused."""
@@ -84,7 +85,7 @@ class Inference:
 
     async def infer(self, data: bytes, call: Call) -> bytes:
         """Serve one ModelInfer call: the bytes of its answer."""
-        request, placed = self.decode(data, call.time_remaining())
+        request, placed = self.decode(data, self.deadline_ns(call))
         done: asyncio.Future[bytes | Exception] = asyncio.get_running_loop().create_future()
 
         def reply(answer: InferResponse | GatewayError) -> None:

@@ -34,7 +34,7 @@ class InferStream:
     def __init__(self, inference: Inference, call: Call) -> None:
         self._inference: Final = inference
         self._call: Final = call
-        self._errors_as_status: Final = _asks_for_status(call.metadata)
+        self._errors_as_status: Final = asks_for_status(call.metadata)
         self._room: Final = asyncio.Semaphore(MAX_IN_FLIGHT)
         # What is to be sent: an answer; or the end, with an error where it is one.
         self._outbox: Final[asyncio.Queue[bytes | Exception | None]] = asyncio.Queue()
@@ -90,7 +90,7 @@ class InferStream:
     def _submit(self, data: bytes) -> None:
         id = ""
         try:
-            request, placed = self._inference.decode(data, self._call.time_remaining())
+            request, placed = self._inference.decode(data, self._inference.deadline_ns(self._call))
             id = request.id
             final: Parameters | None = None
             if request.parameters.get(WANTS_FINAL_FLAG) is True:
@@ -115,9 +115,7 @@ class InferStream:
         if self._errors_as_status:
             self._outbox.put_nowait(error)
             return
-        _, details = status_and_details(error)
-        answer = _StreamResponse(error_message=details, infer_response={"id": id})
-        self._outbox.put_nowait(answer.SerializeToString())
+        self._outbox.put_nowait(stream_error(id, error))
 
 
 class InferStreams:
@@ -144,5 +142,15 @@ class InferStreams:
             stream.drain()
 
 
-def _asks_for_status(metadata: Metadata) -> bool:
+def asks_for_status(metadata: Metadata) -> bool:
+    """Whether the client wants an error to end the stream with a status."""
     return any(key == ERRORS_AS_STATUS and value == "true" for key, value in metadata)
+
+
+def stream_error(id: str, error: BaseException) -> bytes:
+    """The message that tells of ``error``, the answer to the request ``id``, among others."""
+    _, details = status_and_details(error)
+    encoded: bytes = _StreamResponse(
+        error_message=details, infer_response={"id": id}
+    ).SerializeToString()
+    return encoded

@@ -61,6 +61,20 @@ class Bound(NamedTuple):
     inputs: Sequence[InferInput | None]
 
 
+class Plan(NamedTuple):
+    """What binding finds for every request that has these names, datatypes and shapes.
+
+    Attributes:
+        sizes: the bytes of each input, in the request's order.
+        places: for each input of the signature its place in the request, -1 where it is left out.
+    """
+
+    group: Group
+    rows: int
+    sizes: list[int]
+    places: list[int]
+
+
 class _Expected:
     """One spec, and the last shape that was proven against it: most requests bring it again."""
 
@@ -148,6 +162,24 @@ class InputBinder:
             buffers.append(data)
         group = self._only if self._only is not None else self._group(ordered)
         return Bound(group, rows if rows >= 0 else 1, buffers, ordered)
+
+    def plan(self, inputs: Sequence[InferInput]) -> Plan | None:
+        """What ``bind`` would find whatever the values; ``None`` where values have a say in it.
+
+        That is so for strings, and for inputs that all requests of a batch must agree on. Raises
+        as ``bind`` does.
+        """
+        group, rows, _, ordered = self.bind(inputs)
+        for given, wanted in zip(ordered, self._expected, strict=True):
+            if given is not None and (wanted.opaque or (self._batched and wanted.axis is None)):
+                return None
+        places = {tensor.name: place for place, tensor in enumerate(inputs)}
+        return Plan(
+            group,
+            rows,
+            [prod(tensor.shape) * tensor.datatype.itemsize for tensor in inputs],
+            [places.get(wanted.name, -1) for wanted in self._expected],
+        )
 
     def _prove(self, given: InferInput, wanted: _Expected) -> None:
         """Prove datatype and shape, and note what follows from the shape."""

@@ -81,7 +81,8 @@ class Lane:
         self._loop = loop
         self._clock = clock
         self._max_count = settings.max_queue_size
-        self._default_timeout_ns = settings.default_timeout_us * 1000
+        #: How long a request may wait that says nothing of it; 0 for ever.
+        self.default_timeout_ns = settings.default_timeout_us * 1000
         self._queue = BatchQueue(
             self.max_rows,
             settings.max_queue_size,
@@ -130,22 +131,30 @@ class Lane:
         group, rows, buffers, inputs = self.binder.bind(request.inputs)
         now_ns = request.received_ns
         deadline_ns = request.deadline_ns
-        if not deadline_ns and self._default_timeout_ns:
-            deadline_ns = now_ns + self._default_timeout_ns
-        level = self._level(request) if self._levels > 1 else 0
+        if not deadline_ns and self.default_timeout_ns:
+            deadline_ns = now_ns + self.default_timeout_ns
+        level = self.level_of(request)
         if rows > self.max_rows:
             bound = Bound(group, rows, buffers, inputs)
             return self._submit_slices(bound, sink, deadline_ns, level, now_ns)
         ticket = Ticket(group, rows, buffers, sink, deadline_ns, level)
+        self.accept(ticket, now_ns)
+        return ticket
+
+    def accept(self, ticket: Ticket, now_ns: int) -> None:
+        """Put a ticket, whose inputs are proven, into the queue.
+
+        Raises:
+            QueueFull: the queue holds as many requests as it may.
+        """
         if not self._queue.put(ticket, now_ns):
             raise self._full(1)
         self._pending += 1
-        if deadline_ns:
-            self._set_alarm(deadline_ns)
+        if ticket.deadline_ns:
+            self._set_alarm(ticket.deadline_ns)
         if self.inline and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._run_inline)
-        return ticket
 
     def cancel(self, place: Place) -> None:
         """Nobody waits any more: free the place if it still waits, call no sink.
@@ -363,7 +372,10 @@ class Lane:
             ),
         )
 
-    def _level(self, request: InferRequest) -> int:
+    def level_of(self, request: InferRequest) -> int:
+        """The priority level of ``request``. Raises ``InvalidTensor`` for one that is not there."""
+        if self._levels == 1:
+            return 0
         given = request.parameters.get("priority", 0)
         if not isinstance(given, int) or not 0 <= given <= self._levels:
             raise InvalidTensor(

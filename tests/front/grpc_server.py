@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import uvloop
 
 from gateway.front.grpc_grpcio import GrpcioFront
+from gateway.front.grpc_native import NativeFront
 from gateway.front.grpc_options import GrpcOptions
 from tests.front.numpy_dispatcher import MappedRegions, NumpyDispatcher, NumpyService
 
@@ -17,8 +18,8 @@ HOST = "127.0.0.1"
 T = TypeVar("T")
 
 #: The fronts that one suite of behaviour is run over.
-IMPLEMENTATIONS = (GrpcioFront,)
-Front = type[GrpcioFront]
+IMPLEMENTATIONS = (NativeFront, GrpcioFront)
+Front = type[NativeFront] | type[GrpcioFront]
 
 
 class GrpcServer:

@@ -85,6 +85,9 @@ class NumpyDispatcher:
         self.waiting: list[NumpyPending] = []
         self.cancelled: list[str] = []
         self.requests: list[InferRequest] = []
+        # It learns nothing, so no head is ever known.
+        self.templates: dict[bytes, Any] = {}
+        self.inflight = 0
 
     def submit(self, request: InferRequest, reply: Reply) -> NumpyPending:
         if request.model not in self.models:
@@ -102,6 +105,12 @@ class NumpyDispatcher:
         if not self.held:
             asyncio.get_running_loop().call_soon(pending.answer)
         return pending
+
+    def learn(self, head: bytes, request: InferRequest) -> None:
+        """There is nothing to learn about functions."""
+
+    def submit_known(self, template: Any, ticket: Any, now_ns: int) -> None:
+        raise AssertionError("no head is known")
 
     def answer(self, *ids: str) -> None:
         """Answer the waiting requests ``ids``, in this order; all of them without any."""

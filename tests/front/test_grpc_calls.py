@@ -63,7 +63,7 @@ def test_a_handler_sees_what_its_client_sent(serve):
     (data, metadata, remaining_s, peer), (_, _, endless, _) = seen
     assert data == b"question"
     assert (metadata["note"], metadata["proof-bin"]) == ("hello", b"\0\xff\x01")
-    assert 20 < remaining_s <= 30
+    assert 20 < remaining_s <= 31  # the client may round up
     assert HOST in peer
     assert endless is None
 

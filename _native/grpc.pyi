@@ -1,0 +1,51 @@
+from collections.abc import Iterable
+from typing import Any
+
+from gateway._native.http2_fields import RequestHead
+from gateway._native.http2_limits import Http2Limits
+from gateway._native.http2_protocol import Http2Protocol, Outlet, ReceiveBuffer
+from gateway._native.http2_stream import Http2Stream
+
+class ReceiveBudget:
+    held_bytes: int
+    max_bytes: int
+    def __init__(self, max_bytes: int) -> None: ...
+
+class GrpcStream(Http2Stream):
+    head: RequestHead
+    method: Any
+    deadline_ns: int
+    call: Any
+    answered: bool
+    received_bytes: int
+    sent_bytes: int
+    @property
+    def reply_encoding(self) -> bytes | None: ...
+
+class GrpcConnection(Http2Protocol):
+    methods: dict[bytes, Any]
+    budget: ReceiveBudget
+    max_message_bytes: int
+    def __init__(
+        self,
+        limits: Http2Limits,
+        outlet: Outlet,
+        buffer: ReceiveBuffer,
+        methods: dict[bytes, Any],
+        max_message_bytes: int,
+        budget: ReceiveBudget,
+        now_ns: int | None = None,
+    ) -> None: ...
+    def throttle(self, stream: GrpcStream) -> None: ...
+    def unthrottle(self, stream: GrpcStream) -> None: ...
+    def send_message(self, stream: GrpcStream, message: bytes, compressed: bool = False) -> int: ...
+    def complete_call(
+        self, stream: GrpcStream, metadata: Iterable[tuple[bytes, bytes]] = ()
+    ) -> int: ...
+    def fail_call(
+        self,
+        stream: GrpcStream,
+        code: int,
+        details: str,
+        metadata: Iterable[tuple[bytes, bytes]] = (),
+    ) -> int: ...

@@ -1,0 +1,423 @@
+"""A server's end of gRPC over HTTP/2: calls, their messages, and their statuses.
+
+As the document "gRPC over HTTP2" of the gRPC project has it. A call is a stream; its messages are
+cut out of the DATA, and its status goes into the trailers. What a method does with them is the
+business of the layer above, which is told of a call's beginning, of each message, and of the end
+of the input.
+
+A message is copied once, into the ``bytes`` that is handed on. Nothing is believed about a message
+that only says how long it is: memory grows with what came, within the budget of all connections.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_XDECREF
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from gateway._native.grpc_text cimport percent_encode, timeout_ns
+from gateway._native.http2_fields cimport RequestHead
+from gateway._native.http2_frames cimport DATA, FRAME_HEAD, put_frame_head, put_u32, read_u32
+from gateway._native.http2_protocol cimport Http2Protocol
+from gateway._native.http2_stream cimport Http2Stream
+
+cdef extern from "Python.h":
+    int _PyBytes_Resize(PyObject** bytes, Py_ssize_t size) except -1
+    PyObject* new_bytes "PyBytes_FromStringAndSize" (const char* data, Py_ssize_t size) except NULL
+
+cdef enum:
+    PREFIX = 5
+    # A message is given so much memory on its own word.
+    FIRST_BYTES = 1 << 16
+
+cdef enum Status:
+    INVALID_ARGUMENT = 3
+    RESOURCE_EXHAUSTED = 8
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+
+_CONTENT_TYPE = b"application/grpc"
+_ENCODINGS = (b"identity", b"gzip", b"deflate")
+_ACCEPTED = (b"grpc-accept-encoding", b",".join(_ENCODINGS), "index")
+_HEAD = ((b":status", b"200", "index"), (b"content-type", _CONTENT_TYPE, "index"), _ACCEPTED)
+_OK = ((b"grpc-status", b"0", "index"),)
+
+
+cdef class ReceiveBudget:
+    """Memory for messages that have come in part, over all connections of a server.
+
+    Attributes:
+        held_bytes: what they hold.
+        max_bytes: what they may.
+    """
+
+    def __init__(self, Py_ssize_t max_bytes):
+        self.max_bytes = max_bytes
+
+
+cdef class GrpcStream(Http2Stream):
+    """A call.
+
+    Attributes:
+        head: its request's head.
+        method: what the table of methods has for its path.
+        deadline_ns: when the caller stops waiting, monotonic nanoseconds; 0 for never.
+        call: whoever serves it; its ``cancel()`` is called when nobody waits any more.
+        answered: whether its status has been given.
+        received_bytes, sent_bytes: sizes of its DATA and of its messages, for the access log.
+    """
+
+    def __dealloc__(self):
+        Py_XDECREF(self.message)
+
+    @property
+    def reply_encoding(self):
+        """What messages to the caller may be coded in, ``None`` for nothing.
+
+        It is what its own come in, where it takes that back; once the response has begun, its head
+        has to say so.
+        """
+        if self.headers_sent:
+            return self.head.encoding if self.coded else None
+        encoding = self.head.encoding
+        if encoding is None or encoding == b"identity":
+            return None
+        accepted = self.head.accept_encoding
+        if accepted is not None and encoding not in accepted.replace(b" ", b"").split(b","):
+            return None
+        return encoding
+
+
+cdef class GrpcConnection(Http2Protocol):
+    """A connection whose streams are calls. For the event loop's thread only.
+
+    Args:
+        limits, outlet, buffer, now_ns: as for ``Http2Protocol``.
+        methods: by path, as bytes; what they are is the layer above's to know.
+        max_message_bytes: the largest message that is taken.
+        budget: shared by all connections.
+    """
+
+    def __init__(
+        self,
+        limits,
+        outlet,
+        buffer,
+        dict methods not None,
+        Py_ssize_t max_message_bytes,
+        ReceiveBudget budget not None,
+        now_ns=None,
+    ):
+        super().__init__(limits, outlet, buffer, now_ns)
+        self.methods = methods
+        self.max_message_bytes = max_message_bytes
+        self.budget = budget
+
+    cdef Http2Stream make_stream(self):
+        return GrpcStream.__new__(GrpcStream)
+
+    # A call's beginning
+
+    cdef int request_begun(self, Http2Stream stream, RequestHead head) except -1:
+        cdef GrpcStream call = <GrpcStream>stream
+        call.head = head
+        if not is_grpc(head.content_type):
+            return self.refuse_http(call, 415)
+        if head.method != b"POST":
+            return self.refuse_http(call, 405)
+        if head.timeout is not None:
+            timeout = timeout_ns(head.timeout)
+            if timeout < 0:
+                return self.fail_call(
+                    call, INVALID_ARGUMENT, f"{head.timeout!r} is no grpc-timeout"
+                )
+            call.deadline_ns = self.now_ns + timeout
+        if head.encoding is not None and head.encoding not in _ENCODINGS:
+            return self.fail_call(
+                call,
+                UNIMPLEMENTED,
+                f"the messages' encoding is one of {', '.join(e.decode() for e in _ENCODINGS)}, "
+                f"not {head.encoding.decode('ascii', 'replace')}",
+            )
+        call.method = self.methods.get(head.path)
+        if call.method is None:
+            return self.fail_call(
+                call,
+                UNIMPLEMENTED,
+                f"there is no method {head.path.decode('ascii', 'replace')} here",
+            )
+        return self.call_begun(call)
+
+    cdef int head_too_large(self, Http2Stream stream) except -1:
+        return self.fail_call(
+            <GrpcStream>stream,
+            RESOURCE_EXHAUSTED,
+            f"the metadata is larger than {self.limits.max_header_bytes} bytes "
+            "(--max-header-bytes)",
+        )
+
+    cdef int refuse_http(self, GrpcStream stream, int status) except -1:
+        """Answer what is no gRPC in HTTP's own way."""
+        fields = [(b":status", b"%d" % status)]
+        if status == 405:
+            fields.append((b"allow", b"POST"))
+        stream.answered = True
+        return self.send_trailers(stream, self.encoder.encode(fields))
+
+    # Messages in
+
+    cdef int data_received(
+        self, Http2Stream stream, const uint8_t* data, Py_ssize_t size
+    ) except -1:
+        cdef GrpcStream call = <GrpcStream>stream
+        cdef Py_ssize_t left = size
+        cdef Py_ssize_t used
+        call.received_bytes += size
+        while left and not call.answered and not call.gone:
+            if call.message == NULL:
+                used = self.begin_message(call, data, left)
+            else:
+                used = self.fill_message(call, data, left)
+            data += used
+            left -= used
+        if call.throttled:
+            call.ungranted += size
+        elif not call.gone:
+            self.grant(call, size)
+        return 0
+
+    cdef Py_ssize_t begin_message(
+        self, GrpcStream stream, const uint8_t* data, Py_ssize_t size
+    ) except -1:
+        """Read a message's prefix, and the message if it is there as a whole."""
+        cdef Py_ssize_t used = min(size, PREFIX - stream.prefix_seen)
+        cdef Py_ssize_t length
+        memcpy(stream.prefix + stream.prefix_seen, data, used)
+        stream.prefix_seen += used
+        if stream.prefix_seen < PREFIX:
+            return used
+        length = read_u32(stream.prefix + 1)
+        if stream.prefix[0] > 1:
+            self.fail_call(stream, INTERNAL, "the DATA is not cut into gRPC's messages")
+        elif length > self.max_message_bytes:
+            self.message_too_large(stream, length)
+        elif stream.prefix[0] == 1 and stream.head.encoding is None:
+            self.fail_call(stream, INTERNAL, "a compressed message, but no grpc-encoding")
+        elif size - used >= length:
+            stream.prefix_seen = 0
+            self.message_received(
+                stream,
+                PyBytes_FromStringAndSize(<const char*>data + used, length),
+                stream.prefix[0] == 1,
+            )
+            return used + length
+        elif self.hold(stream, min(length, FIRST_BYTES)):
+            stream.message_size = length
+            stream.received = 0
+            stream.message = new_bytes(NULL, min(length, FIRST_BYTES))
+            self.widen(stream, length - (size - used))
+        return used
+
+    cdef Py_ssize_t fill_message(
+        self, GrpcStream stream, const uint8_t* data, Py_ssize_t size
+    ) except -1:
+        """Go on with a message that began in an earlier piece."""
+        cdef Py_ssize_t part = min(size, stream.message_size - stream.received)
+        cdef Py_ssize_t capacity = PyBytes_GET_SIZE(<bytes>stream.message)
+        cdef bytes message
+        if stream.received + part > capacity:
+            capacity = min(stream.message_size, max(2 * capacity, stream.received + part))
+            if not self.hold(stream, capacity):
+                return size
+            _PyBytes_Resize(&stream.message, capacity)
+        memcpy(PyBytes_AS_STRING(<bytes>stream.message) + stream.received, data, part)
+        stream.received += part
+        if stream.received == stream.message_size:
+            message = <bytes>stream.message
+            stream.prefix_seen = 0
+            self.let_go(stream)
+            self.message_received(stream, message, stream.prefix[0] == 1)
+        return part
+
+    cdef bint hold(self, GrpcStream stream, Py_ssize_t size) except -1:
+        """Reserve ``size`` bytes in all for the message of ``stream``, or fail the call."""
+        if self.budget.held_bytes - stream.held_bytes + size > self.budget.max_bytes:
+            self.fail_call(
+                stream,
+                RESOURCE_EXHAUSTED,
+                f"the server holds {self.budget.held_bytes} bytes of messages that have come in "
+                f"part, of at most {self.budget.max_bytes}; send it again later",
+            )
+            return False
+        self.budget.held_bytes += size - stream.held_bytes
+        stream.held_bytes = size
+        return True
+
+    cdef int let_go(self, GrpcStream stream) except -1:
+        """Forget the message that is being received."""
+        Py_XDECREF(stream.message)
+        stream.message = NULL
+        self.budget.held_bytes -= stream.held_bytes
+        stream.held_bytes = 0
+        return 0
+
+    cdef int request_ended(self, Http2Stream stream) except -1:
+        cdef GrpcStream call = <GrpcStream>stream
+        if call.answered:
+            return 0
+        if call.prefix_seen:
+            return self.fail_call(call, INTERNAL, "the request ends within a message")
+        return self.input_ended(call)
+
+    def throttle(self, GrpcStream stream not None):
+        """Let the caller send no more than the window that it has."""
+        stream.throttled = True
+
+    def unthrottle(self, GrpcStream stream not None):
+        """Let the caller send on."""
+        stream.throttled = False
+        size, stream.ungranted = stream.ungranted, 0
+        if size and not stream.gone:
+            self.grant(stream, size)
+
+    # Messages and statuses out
+
+    cdef bytes head_block(self):
+        """The header block of a response that goes well; to be sent before another is made.
+
+        A block that changes no table means the same until something else changes it.
+        """
+        cdef uint64_t generation = self.encoder.table.generation
+        if (
+            self.response_block is None
+            or generation != self.response_generation
+            or not self.encoder.settled
+        ):
+            block = self.encoder.encode(_HEAD)
+            if generation != self.encoder.table.generation:
+                return block
+            self.response_block = block
+            self.response_generation = generation
+        return self.response_block
+
+    cdef bytes ok_block(self):
+        """The same for the trailers of a call that went well."""
+        cdef uint64_t generation = self.encoder.table.generation
+        if (
+            self.trailers_block is None
+            or generation != self.trailers_generation
+            or not self.encoder.settled
+        ):
+            block = self.encoder.encode(_OK)
+            if generation != self.encoder.table.generation:
+                return block
+            self.trailers_block = block
+            self.trailers_generation = generation
+        return self.trailers_block
+
+    cpdef int send_message(
+        self, GrpcStream stream, bytes message, bint compressed=False
+    ) except -1:
+        """Send a message, behind the response's head if it is the first."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(message)
+        cdef char[PREFIX] prefix
+        cdef char* out
+        if stream.gone or stream.answered:
+            return 0
+        if not stream.headers_sent:
+            encoding = stream.reply_encoding
+            stream.coded = encoding is not None
+            fields = (*_HEAD, (b"grpc-encoding", encoding)) if stream.coded else _HEAD
+            self.send_headers(stream, self.encoder.encode(fields))
+        stream.sent_bytes += size
+        if self.fits(stream, PREFIX + size):
+            out = self.out.reserve(FRAME_HEAD + PREFIX + size)
+            out = put_frame_head(out, PREFIX + size, DATA, 0, stream.id)
+            out[0] = compressed
+            out = put_u32(out + 1, <uint32_t>size)
+            memcpy(out, PyBytes_AS_STRING(message), size)
+            self.spend(stream, PREFIX + size)
+            return self.output_waits()
+        prefix[0] = compressed
+        put_u32(prefix + 1, <uint32_t>size)
+        self.send_data(stream, prefix[:PREFIX])
+        return self.send_data(stream, message)
+
+    cpdef int complete_call(self, GrpcStream stream, metadata=()) except -1:
+        """End a call well; ``metadata`` are ``(name, value)`` pairs of bytes for the trailers."""
+        if stream.gone or stream.answered:
+            return 0
+        if not stream.headers_sent:
+            self.send_headers(stream, self.head_block())
+        self.end_call(stream)
+        return self.send_trailers(stream, self.encoder.encode((*_OK, *metadata)))
+
+    cpdef int fail_call(self, GrpcStream stream, int code, str details, metadata=()) except -1:
+        """End a call with a status other than OK; in the head's place where none was sent."""
+        if stream.gone or stream.answered:
+            return 0
+        fields = [
+            (b"grpc-status", b"%d" % code),
+            (b"grpc-message", percent_encode(details)),
+            *metadata,
+        ]
+        if not stream.headers_sent:
+            fields = [*_HEAD, *fields]
+        self.end_call(stream)
+        return self.send_trailers(stream, self.encoder.encode(fields))
+
+    cdef int end_call(self, GrpcStream stream) except -1:
+        """The status is about to be sent, or nobody waits for it: nobody need serve the call."""
+        served_by, stream.call = stream.call, None
+        stream.answered = True
+        self.let_go(stream)
+        if served_by is not None:
+            served_by.cancel()
+        return 0
+
+    cdef int stream_lost(self, Http2Stream stream) except -1:
+        return self.end_call(<GrpcStream>stream)
+
+    cdef int drained(self, Http2Stream stream) except -1:
+        cdef GrpcStream call = <GrpcStream>stream
+        if call.call is not None:
+            call.call.drained()
+        return 0
+
+    # The layer above
+
+    cdef int call_begun(self, GrpcStream stream) except -1:
+        """A call of a known method begins."""
+        self.begin(stream)
+        return 0
+
+    cdef int message_received(self, GrpcStream stream, bytes message, bint compressed) except -1:
+        """A message of the call has come."""
+        stream.call.receive(message, compressed)
+        return 0
+
+    cdef int input_ended(self, GrpcStream stream) except -1:
+        """The caller sends no more."""
+        stream.call.end()
+        return 0
+
+    def begin(self, stream):
+        """A call begins; sets ``stream.call`` to what takes its messages.
+
+        That has the methods ``receive(message, compressed)``, ``end()``, ``cancel()``, and
+        ``drained()``, which is called when nothing waits to be sent any more.
+        """
+        raise NotImplementedError
+
+    def message_too_large(self, stream, size):
+        """A message of ``size`` bytes is announced, which is over the limit: fail the call."""
+        raise NotImplementedError
+
+
+cdef bint is_grpc(bytes content_type) except -1:
+    """Whether a content type is gRPC's, with or without a format or parameters."""
+    return content_type is not None and (
+        content_type == _CONTENT_TYPE
+        or content_type.startswith((b"application/grpc+", b"application/grpc;"))
+    )
+

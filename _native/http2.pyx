@@ -1,0 +1,698 @@
+"""A server's end of an HTTP/2 connection, RFC 9113, without sockets, loops or clocks.
+
+Bytes that were received go in with the time; what is to be sent waits in ``out``. The layer above
+is a subclass in the core, or any object given as ``handler``. It is told of a request's head, its
+data and its end, and answers with the methods of the sending half; ``stream_lost`` tells it that
+nobody wants the answer any more.
+
+What the peer does wrong is an error of one stream, which is reset, or of the connection, which
+then has ``failed``: it says why in a GOAWAY and takes nothing more. What is not wrong but costs
+more than it moves is rationed, see ``Http2Limits``.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport INT32_MAX, int64_t, uint8_t, uint32_t
+
+from gateway._native.hpack cimport Decoder
+from gateway._native.http2_fields cimport RequestHead, check_trailers, read_request_head
+from gateway._native.http2_frames cimport (
+    ACK,
+    CANCEL,
+    COMPRESSION_ERROR,
+    CONTINUATION,
+    ENABLE_PUSH,
+    END_HEADERS,
+    END_STREAM,
+    ENHANCE_YOUR_CALM,
+    FIRST_WINDOW,
+    FLOW_CONTROL_ERROR,
+    FRAME_SIZE_ERROR,
+    GOAWAY,
+    HAS_PRIORITY,
+    HEADER_TABLE_SIZE,
+    HEADERS,
+    INITIAL_WINDOW_SIZE,
+    INTERNAL_ERROR,
+    LARGEST_FRAME_SIZE,
+    MAX_CONCURRENT_STREAMS,
+    MAX_FRAME_SIZE,
+    MAX_HEADER_LIST_SIZE,
+    NO_ERROR,
+    PADDED,
+    PING,
+    PRIORITY,
+    PROTOCOL_ERROR,
+    PUSH_PROMISE,
+    REFUSED_STREAM,
+    RST_STREAM,
+    SETTINGS,
+    STREAM_CLOSED,
+    WINDOW_UPDATE,
+    put_u32,
+    read_u32,
+)
+from gateway._native.http2_framer cimport Http2Framer
+from gateway._native.http2_limits cimport Http2Limits, afford
+from gateway._native.http2_stream cimport Http2Stream
+
+from gateway._native.hpack import HpackError
+from gateway._native.http2_framer import Http2Error, NotHttp2
+
+cdef enum:
+    # Streams that we ended early and whose peer may not know yet: frames for them are no error.
+    REMEMBERED_RESETS = 256
+    # A stream that the peer resets earlier than this is one that it never wanted.
+    RAPID_NS = 20_000_000
+    # A window that is opened by less than this, while DATA waits for it, is a nuisance.
+    DRIBBLE = 256
+
+_HTTP1_METHODS = (b"GET ", b"POST ", b"HEAD ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ")
+_HTTP1_TEXT = (
+    b"This port speaks gRPC, that is HTTP/2 with prior knowledge; HTTP/1.1 has a port of its own.\n"
+)
+_HTTP1_ANSWER = (
+    b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n"
+    b"Content-Length: %d\r\n\r\n%s" % (len(_HTTP1_TEXT), _HTTP1_TEXT)
+)
+_DRAIN_PING = b"draining"
+_KEEPALIVE_PING = b"are you?"
+
+
+cdef class Http2Connection(Http2Framer):
+    """One connection. For one thread.
+
+    Attributes:
+        limits: what the peer is held to.
+        decoder: reads header blocks.
+        last_stream: the highest stream that the peer has opened; 0 for none.
+        draining: whether ``drain`` was called: the connection ends with its last stream.
+        failed: whether the connection is broken: send what is in ``out``, then close it.
+        done: whether there is nothing left to do but to send what is in ``out`` and to close.
+
+    Args:
+        limits: see there.
+        now_ns: monotonic nanoseconds, as for every method that takes them.
+        handler: where no subclass takes them, an object whose methods ``request_begun(stream,
+            head)``, ``data_received(stream, data)``, ``request_ended(stream)`` and
+            ``stream_lost(stream)`` are called.
+    """
+
+    def __init__(self, Http2Limits limits not None, int64_t now_ns, handler=None):
+        self.limits = limits
+        self.handler = handler
+        self.decoder = Decoder(max_list_size=limits.max_header_bytes)
+        self.reset_lately = {}
+        self.served_until = INT32_MAX
+        self.recv_window = FIRST_WINDOW
+        self.now_ns = self.begun_ns = self.heard_ns = now_ns
+        self.announce()
+
+    def announce(self):
+        """Our preface: SETTINGS, and the connection's window beyond what HTTP/2 begins with."""
+        cdef uint8_t[18] settings
+        cdef char* out = <char*>settings
+        names = (MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_HEADER_LIST_SIZE)
+        limits = self.limits
+        values = (limits.max_concurrent_streams, limits.stream_window, limits.max_header_bytes)
+        for name, value in zip(names, values):
+            out[0] = 0
+            out[1] = name
+            out = put_u32(out + 2, value)
+        self.put_control(SETTINGS, 0, 0, settings, 18)
+        self.owed = limits.connection_window - FIRST_WINDOW
+        self.grant_connection()
+
+    @property
+    def done(self):
+        return self.failed or (
+            (self.served_until != <uint32_t>INT32_MAX or self.peer_leaves) and not self.streams
+        )
+
+    # Input
+
+    def receive(self, const uint8_t[::1] data, int64_t now_ns):
+        """Take bytes from the peer. Raises what the layer above raises, nothing of its own."""
+        if data.shape[0]:
+            self.feed(&data[0], data.shape[0], now_ns)
+
+    cdef int feed(self, const uint8_t* data, Py_ssize_t size, int64_t now_ns) except -1:
+        self.now_ns = self.heard_ns = now_ns
+        if self.failed:
+            return 0
+        try:
+            self.split(data, size)
+        except Http2Error as error:
+            self.fail(error.code, str(error))
+        except NotHttp2 as error:
+            self.refuse_http1(error.args[0])
+        return 0
+
+    def refuse_http1(self, bytes begun):
+        """Tell a client of HTTP/1.1 so in its own words; anything else learns it from a GOAWAY."""
+        if begun.startswith(_HTTP1_METHODS):
+            self.out.take()
+            self.out.append(PyBytes_AS_STRING(_HTTP1_ANSWER), PyBytes_GET_SIZE(_HTTP1_ANSWER))
+            self.output_waits()
+            self.failed = True
+        else:
+            self.fail(PROTOCOL_ERROR, "the connection does not begin with HTTP/2's preface")
+
+    cdef int frame_received(
+        self, int type, int flags, uint32_t stream, const uint8_t* payload, Py_ssize_t size
+    ) except -1:
+        if self.block_stream and (type != CONTINUATION or stream != self.block_stream):
+            raise Http2Error(PROTOCOL_ERROR, "another frame within a header block")
+        if not self.settings_seen and type != SETTINGS:
+            raise Http2Error(PROTOCOL_ERROR, "the first frame is not SETTINGS")
+        if type == SETTINGS or type == PING or type == GOAWAY:
+            if stream:
+                raise Http2Error(PROTOCOL_ERROR, f"a frame of type {type} for stream {stream}")
+        elif stream == 0 and type <= CONTINUATION and type != WINDOW_UPDATE:
+            raise Http2Error(PROTOCOL_ERROR, f"a frame of type {type} for stream 0")
+        if type == HEADERS:
+            self.take_headers(flags, stream, payload, size)
+        elif type == WINDOW_UPDATE:
+            self.take_window(stream, payload, size)
+        elif type == RST_STREAM:
+            self.take_reset(stream, size)
+        elif type == PING:
+            self.take_ping(flags, payload, size)
+        elif type == SETTINGS:
+            self.take_settings(flags, payload, size)
+        elif type == CONTINUATION:
+            self.take_continuation(flags, stream, payload, size)
+        elif type == GOAWAY:
+            if size < 8:
+                raise Http2Error(FRAME_SIZE_ERROR, f"a GOAWAY of {size} bytes")
+            self.peer_leaves = True
+        elif type == PUSH_PROMISE:
+            raise Http2Error(PROTOCOL_ERROR, "PUSH_PROMISE from a client")
+        elif type == PRIORITY and size != 5:
+            if stream > self.last_stream:
+                raise Http2Error(FRAME_SIZE_ERROR, f"a PRIORITY of {size} bytes")
+            self.refuse(stream, FRAME_SIZE_ERROR)
+        else:
+            self.nuisance(f"frames of type {type}")
+        return 0
+
+    # Header blocks
+
+    cdef int take_headers(
+        self, int flags, uint32_t number, const uint8_t* payload, Py_ssize_t size
+    ) except -1:
+        cdef Py_ssize_t padding = 0
+        cdef bint end = flags & END_STREAM
+        if number & 1 == 0:
+            raise Http2Error(PROTOCOL_ERROR, f"a client's stream has an odd number, not {number}")
+        if flags & PADDED:
+            if size == 0:
+                raise Http2Error(FRAME_SIZE_ERROR, "a padded HEADERS frame without a length")
+            padding = payload[0]
+            payload += 1
+            size -= 1
+        if flags & HAS_PRIORITY:
+            if size < 5:
+                raise Http2Error(FRAME_SIZE_ERROR, "a HEADERS frame too short for its priority")
+            payload += 5
+            size -= 5
+        if padding > size:
+            raise Http2Error(PROTOCOL_ERROR, "a HEADERS frame with more padding than it is long")
+        size -= padding
+        if flags & END_HEADERS:
+            return self.take_block(number, end, payload, size)
+        self.block_stream = number
+        self.block_ends_stream = end
+        self.block = bytearray(payload[:size])
+        self.block_since_ns = self.now_ns
+        return 0
+
+    cdef int take_continuation(
+        self, int flags, uint32_t number, const uint8_t* payload, Py_ssize_t size
+    ) except -1:
+        cdef bytearray block = self.block
+        if self.block_stream == 0:
+            raise Http2Error(PROTOCOL_ERROR, "CONTINUATION without a header block")
+        if size == 0 and not flags & END_HEADERS:
+            self.nuisance("empty CONTINUATION")
+        if len(block) + size > self.limits.max_header_bytes:
+            raise Http2Error(
+                ENHANCE_YOUR_CALM,
+                f"a header block of over {self.limits.max_header_bytes} bytes",
+            )
+        block.extend(payload[:size])
+        if flags & END_HEADERS:
+            self.block_stream = 0
+            self.block = None
+            self.take_block(number, self.block_ends_stream, block, len(block))
+        return 0
+
+    cdef int take_block(
+        self, uint32_t number, bint end, const uint8_t* block, Py_ssize_t size
+    ) except -1:
+        cdef list fields
+        cdef Http2Stream stream
+        try:
+            # Every block is decoded, wanted or not: the table lives on what is in it.
+            fields = self.decoder.decode_block(block, size)
+        except HpackError as error:
+            raise Http2Error(COMPRESSION_ERROR, str(error)) from None
+        if number > self.last_stream:
+            self.last_stream = number
+            return self.take_request(number, end, fields)
+        stream = self.streams.get(number)
+        if stream is not None:
+            return self.take_trailers(stream, end, fields)
+        if number not in self.reset_lately:
+            raise Http2Error(STREAM_CLOSED, f"HEADERS for stream {number}, which is closed")
+        return self.nuisance("HEADERS for streams that were reset")
+
+    cdef int take_request(self, uint32_t number, bint end, list fields) except -1:
+        cdef Http2Stream stream
+        cdef RequestHead head
+        if number > self.served_until:
+            return 0
+        if (
+            <int64_t>len(self.streams) >= self.limits.max_concurrent_streams
+            or self.waiting_bytes > self.limits.max_waiting_bytes
+        ):
+            return self.refuse(number, REFUSED_STREAM)
+        stream = self.make_stream()
+        stream.id = number
+        stream.remote_closed = end
+        stream.recv_window = self.limits.stream_window
+        stream.send_window = self.peer_window
+        stream.begun_ns = stream.progress_ns = self.now_ns
+        head = RequestHead.__new__(RequestHead)
+        if self.decoder.too_large:
+            self.streams[number] = stream
+            return self.head_too_large(stream)
+        wrong = read_request_head(head, fields)
+        if wrong is None and end and head.content_length > 0:
+            wrong = "a content-length without content"
+        if wrong is not None:
+            return self.refuse(number, PROTOCOL_ERROR)
+        stream.length_left = head.content_length
+        self.streams[number] = stream
+        self.request_begun(stream, head)
+        if end and not stream.gone:
+            self.request_ended(stream)
+        return 0
+
+    cdef int take_trailers(self, Http2Stream stream, bint end, list fields) except -1:
+        if stream.remote_closed:
+            return self.reset(stream, STREAM_CLOSED)
+        if not end or self.decoder.too_large or check_trailers(fields) is not None:
+            return self.reset(stream, PROTOCOL_ERROR)
+        return self.remote_end(stream)
+
+    # DATA
+
+    cdef int data_begun(
+        self, int flags, uint32_t number, Py_ssize_t size, Py_ssize_t padding
+    ) except -1:
+        cdef Http2Stream stream
+        if self.block_stream:
+            raise Http2Error(PROTOCOL_ERROR, "DATA within a header block")
+        if number == 0 or number > self.last_stream or not self.settings_seen:
+            raise Http2Error(PROTOCOL_ERROR, f"DATA for stream {number}, which is not open")
+        self.recv_window -= size
+        if self.recv_window < 0:
+            raise Http2Error(FLOW_CONTROL_ERROR, "more DATA than the connection's window allows")
+        self.owed += size
+        self.grant_connection()
+        stream = self.streams.get(number)
+        if not self.accepts_data(stream, number, size, self.data_left):
+            stream = None
+        self.data_stream = stream
+        self.data_ends_stream = flags & END_STREAM
+        if self.data_left == 0 and not flags & END_STREAM:
+            self.nuisance("empty DATA")
+        elif stream is not None:
+            stream.progress_ns = self.now_ns
+            if size != self.data_left:
+                self.grant(stream, size - self.data_left)
+        return 0
+
+    cdef bint accepts_data(
+        self, Http2Stream stream, uint32_t number, Py_ssize_t size, Py_ssize_t data
+    ) except -1:
+        """Whether anybody wants a DATA frame of ``size`` bytes; resets the stream if it is wrong."""
+        if stream is None:
+            # What was on its way when we reset the stream is no error, though not for ever.
+            if number in self.reset_lately or number > self.served_until:
+                if self.data_left < DRIBBLE:
+                    self.nuisance("DATA for streams that were reset")
+            else:
+                self.refuse(number, STREAM_CLOSED)
+            return False
+        if stream.remote_closed:
+            self.reset(stream, STREAM_CLOSED)
+            return False
+        stream.recv_window -= size
+        if stream.recv_window < 0:
+            self.reset(stream, FLOW_CONTROL_ERROR)
+            return False
+        if stream.length_left >= 0:
+            stream.length_left -= data
+            if stream.length_left < 0:
+                self.reset(stream, PROTOCOL_ERROR)
+                return False
+        return True
+
+    cdef int payload_received(self, const uint8_t* data, Py_ssize_t size) except -1:
+        if self.data_stream is not None and not self.data_stream.gone:
+            self.data_received(self.data_stream, data, size)
+        return 0
+
+    cdef int data_ended(self) except -1:
+        cdef Http2Stream stream = self.data_stream
+        self.data_stream = None
+        if stream is not None and self.data_ends_stream and not stream.gone:
+            self.remote_end(stream)
+        return 0
+
+    cdef int remote_end(self, Http2Stream stream) except -1:
+        """The peer has ended its side."""
+        if stream.length_left > 0:
+            return self.reset(stream, PROTOCOL_ERROR)
+        stream.remote_closed = True
+        if stream.local_closed:
+            return self.drop(stream, False)
+        return self.request_ended(stream)
+
+    cdef int grant(self, Http2Stream stream, int64_t size) except -1:
+        """``size`` bytes of the stream were taken: the peer may send as many, in time."""
+        stream.owed += size
+        if 2 * stream.owed >= self.limits.stream_window and not stream.remote_closed:
+            self.put_u32_frame(WINDOW_UPDATE, stream.id, <uint32_t>stream.owed)
+            stream.recv_window += stream.owed
+            stream.owed = 0
+        return 0
+
+    cdef int widen(self, Http2Stream stream, int64_t size) except -1:
+        """``size`` more bytes are expected and wanted: let the peer send them without waiting."""
+        size = min(size - stream.recv_window, INT32_MAX - stream.recv_window)
+        if size > 0 and not stream.remote_closed:
+            self.put_u32_frame(WINDOW_UPDATE, stream.id, <uint32_t>size)
+            stream.recv_window += size
+            stream.owed -= size
+        return 0
+
+    cdef int grant_connection(self) except -1:
+        """Let the peer send on: what it has sent is taken at once, or refused by stream."""
+        if 2 * self.owed >= self.limits.connection_window and self.owed > 0:
+            self.put_u32_frame(WINDOW_UPDATE, 0, <uint32_t>self.owed)
+            self.recv_window += self.owed
+            self.owed = 0
+        return 0
+
+    # Control frames
+
+    cdef int take_reset(self, uint32_t number, Py_ssize_t size) except -1:
+        cdef Http2Stream stream
+        if size != 4:
+            raise Http2Error(FRAME_SIZE_ERROR, f"an RST_STREAM of {size} bytes")
+        if number > self.last_stream:
+            raise Http2Error(PROTOCOL_ERROR, f"RST_STREAM for stream {number}, which is idle")
+        stream = self.streams.get(number)
+        if stream is None:
+            return 0
+        self.drop(stream, True)
+        # Giving up after a while is any client's right, and cannot be done faster than streams
+        # may be open at a time.
+        if self.now_ns - stream.begun_ns < RAPID_NS:
+            self.charge_reset()
+        return 0
+
+    cdef int take_settings(self, int flags, const uint8_t* payload, Py_ssize_t size) except -1:
+        cdef Py_ssize_t at
+        if size % 6 or (flags & ACK and size):
+            raise Http2Error(FRAME_SIZE_ERROR, f"a SETTINGS of {size} bytes")
+        if flags & ACK:
+            if not self.settings_seen:
+                raise Http2Error(PROTOCOL_ERROR, "the first SETTINGS acknowledges")
+            return self.nuisance("SETTINGS")
+        if self.settings_seen:
+            self.nuisance("SETTINGS")
+        self.settings_seen = True
+        for at in range(0, size, 6):
+            self.take_setting(payload[at] << 8 | payload[at + 1], read_u32(payload + at + 2))
+        self.put_control(SETTINGS, ACK, 0, NULL, 0)
+        return self.pump()
+
+    cdef int take_setting(self, int name, int64_t value) except -1:
+        if name == HEADER_TABLE_SIZE:
+            self.encoder.resize(value)
+        elif name == ENABLE_PUSH:
+            if value > 1:
+                raise Http2Error(PROTOCOL_ERROR, f"ENABLE_PUSH is {value}")
+        elif name == INITIAL_WINDOW_SIZE:
+            if value > INT32_MAX:
+                raise Http2Error(FLOW_CONTROL_ERROR, f"INITIAL_WINDOW_SIZE is {value}")
+            if not self.adjust_windows(value - self.peer_window):
+                raise Http2Error(FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE overflows a window")
+        elif name == MAX_FRAME_SIZE:
+            if not 16384 <= value <= LARGEST_FRAME_SIZE:
+                raise Http2Error(PROTOCOL_ERROR, f"MAX_FRAME_SIZE is {value}")
+            self.peer_frame_size = value
+        return 0
+
+    cdef int take_ping(self, int flags, const uint8_t* payload, Py_ssize_t size) except -1:
+        if size != 8:
+            raise Http2Error(FRAME_SIZE_ERROR, f"a PING of {size} bytes")
+        self.nuisance("PING")
+        if not flags & ACK:
+            return self.put_control(PING, ACK, 0, payload, 8)
+        self.pinged_ns = 0
+        if payload[:8] == _DRAIN_PING and self.draining:
+            # Whatever the peer sent before it heard of the drain has come by now.
+            self.leave()
+        return 0
+
+    cdef int take_window(self, uint32_t number, const uint8_t* payload, Py_ssize_t size) except -1:
+        cdef Http2Stream stream
+        cdef int64_t increment
+        if size != 4:
+            raise Http2Error(FRAME_SIZE_ERROR, f"a WINDOW_UPDATE of {size} bytes")
+        increment = read_u32(payload) & 0x7FFFFFFF
+        if number > self.last_stream:
+            raise Http2Error(PROTOCOL_ERROR, f"WINDOW_UPDATE for stream {number}, which is idle")
+        if increment < DRIBBLE and self.waiting_bytes:
+            self.nuisance("small WINDOW_UPDATE")
+        if number == 0:
+            if increment == 0:
+                raise Http2Error(PROTOCOL_ERROR, "a WINDOW_UPDATE by nothing")
+            self.send_window += increment
+            if self.send_window > INT32_MAX:
+                raise Http2Error(FLOW_CONTROL_ERROR, "WINDOW_UPDATE overflows the window")
+            return self.pump()
+        stream = self.streams.get(number)
+        if stream is None:
+            return 0
+        if increment == 0:
+            return self.reset(stream, PROTOCOL_ERROR)
+        stream.send_window += increment
+        if stream.send_window > INT32_MAX:
+            return self.reset(stream, FLOW_CONTROL_ERROR)
+        if stream.waiting is None:
+            return 0
+        self.enlist(stream)
+        return self.pump()
+
+    # Errors and ends
+
+    cdef int nuisance(self, str what) except -1:
+        """Charge for a frame that moves nothing."""
+        if not afford(
+            &self.nuisances_paid_ns,
+            self.now_ns,
+            self.limits.nuisances_per_s,
+            self.limits.burst,
+        ):
+            raise Http2Error(ENHANCE_YOUR_CALM, f"too many frames that move nothing: {what}")
+        return 0
+
+    cdef int charge_reset(self) except -1:
+        """Charge for a stream that was begun in vain, whoever reset it."""
+        if not afford(
+            &self.resets_paid_ns, self.now_ns, self.limits.resets_per_s, self.limits.burst
+        ):
+            raise Http2Error(ENHANCE_YOUR_CALM, "too many streams are reset")
+        return 0
+
+    cdef int fail(self, int code, str message) except -1:
+        """Say why the connection ends, and end it; requests in flight are lost."""
+        if self.failed:
+            return 0
+        self.put_goaway(self.last_stream, code, message.encode()[:200])
+        return self.lose()
+
+    def lose(self):
+        """The connection is gone: nobody waits for its streams any more."""
+        self.failed = True
+        for stream in list(self.streams.values()):
+            self.drop(stream, True)
+
+    cdef int refuse(self, uint32_t number, int code) except -1:
+        """Reset a stream that is not, or no more, among ``streams``."""
+        cdef Http2Stream stream = self.streams.get(number)
+        if stream is not None:
+            return self.reset(stream, code)
+        self.put_u32_frame(RST_STREAM, number, code)
+        self.remember(number)
+        return self.charge_reset()
+
+    cdef int reset(self, Http2Stream stream, int code) except -1:
+        """Reset a stream over an error, the peer's or ours."""
+        if stream.gone:
+            return 0
+        self.put_u32_frame(RST_STREAM, stream.id, code)
+        self.remember(stream.id)
+        self.drop(stream, True)
+        return self.charge_reset()
+
+    cdef int remember(self, uint32_t number) except -1:
+        """The peer may go on sending on a stream that we ended, until it hears of it."""
+        self.reset_lately[number] = None
+        if len(self.reset_lately) > REMEMBERED_RESETS:
+            del self.reset_lately[next(iter(self.reset_lately))]
+        return 0
+
+    cdef int drop(self, Http2Stream stream, bint lost) except -1:
+        """Take a stream off the books; ``lost`` if its request or its answer came to nothing."""
+        if stream.gone:
+            return 0
+        stream.gone = True
+        self.streams.pop(stream.id, None)
+        if stream.waiting is not None:
+            self.forget_waiting(stream)
+        if lost:
+            self.stream_lost(stream)
+        return 0
+
+    cdef int stream_ended(self, Http2Stream stream) except -1:
+        if not stream.remote_closed:
+            # Answered early: what the peer has still to say is not wanted.
+            self.put_u32_frame(RST_STREAM, stream.id, NO_ERROR)
+            self.remember(stream.id)
+        return self.drop(stream, False)
+
+    def drain(self, now_ns):
+        """Take what is on its way, then no more streams; ends with the last of them.
+
+        The first GOAWAY only asks for an end, because streams may be on their way; the second, when
+        the peer has answered a PING, says which one is the last.
+        """
+        if self.draining or self.failed:
+            return
+        self.now_ns = now_ns
+        self.draining = True
+        self.put_goaway(INT32_MAX, NO_ERROR, b"")
+        self.put_control(PING, 0, 0, PyBytes_AS_STRING(_DRAIN_PING), 8)
+
+    def leave(self):
+        """Serve no stream beyond those that are there."""
+        if self.served_until == <uint32_t>INT32_MAX and not self.failed:
+            self.draining = True
+            self.served_until = self.last_stream
+            self.put_goaway(self.last_stream, NO_ERROR, b"")
+
+    # Time
+
+    def tick(self, int64_t now_ns):
+        """See what has taken too long; to be called about every second."""
+        cdef int64_t late_ns = now_ns - self.limits.read_timeout_ns
+        if self.failed:
+            return
+        self.now_ns = now_ns
+        if not self.write_paused:
+            self.paused_ns = now_ns
+        try:
+            if not self.settings_seen and self.begun_ns < late_ns:
+                raise Http2Error(ENHANCE_YOUR_CALM, "no SETTINGS for too long")
+            if self.partial_size and self.partial_since_ns < late_ns:
+                raise Http2Error(ENHANCE_YOUR_CALM, "a frame takes too long")
+            if self.block_stream and self.block_since_ns < late_ns:
+                raise Http2Error(ENHANCE_YOUR_CALM, "a header block takes too long")
+            if self.paused_ns < late_ns:
+                raise Http2Error(ENHANCE_YOUR_CALM, "nothing was read for too long")
+            self.check_streams()
+            self.check_peer()
+        except Http2Error as error:
+            self.fail(error.code, str(error))
+
+    cdef int check_streams(self) except -1:
+        cdef Http2Stream stream
+        cdef int64_t late_ns = self.now_ns - self.limits.read_timeout_ns
+        for stream in list(self.streams.values()):
+            if stream.progress_ns >= late_ns:
+                continue
+            if stream.waiting is not None or not (stream.remote_closed or self.may_pause(stream)):
+                self.reset(stream, CANCEL)
+        return 0
+
+    def check_peer(self):
+        """Send a PING into a long silence, and give up a peer that does not answer it."""
+        if self.pinged_ns:
+            if self.now_ns - self.pinged_ns > self.limits.keepalive_timeout_ns:
+                raise Http2Error(NO_ERROR, "a PING was not answered")
+        elif self.now_ns - self.heard_ns > self.limits.keepalive_time_ns:
+            self.pinged_ns = self.now_ns
+            self.put_control(PING, 0, 0, PyBytes_AS_STRING(_KEEPALIVE_PING), 8)
+
+    # The layer above
+
+    cdef Http2Stream make_stream(self):
+        return Http2Stream.__new__(Http2Stream)
+
+    cdef int request_begun(self, Http2Stream stream, RequestHead head) except -1:
+        """A request's head has come."""
+        self.handler.request_begun(stream, head)
+        return 0
+
+    cdef int head_too_large(self, Http2Stream stream) except -1:
+        """A request's head was larger than ``max_header_bytes``; answer it, or reset it."""
+        return self.reset(stream, ENHANCE_YOUR_CALM)
+
+    cdef int data_received(
+        self, Http2Stream stream, const uint8_t* data, Py_ssize_t size
+    ) except -1:
+        """A part of a request's data has come; ``grant`` tells the peer once it has been taken."""
+        self.handler.data_received(stream, data[:size])
+        return self.grant(stream, size)
+
+    cdef int request_ended(self, Http2Stream stream) except -1:
+        """A request is complete."""
+        self.handler.request_ended(stream)
+        return 0
+
+    cdef int stream_lost(self, Http2Stream stream) except -1:
+        """Nobody waits for the answer any more."""
+        if self.handler is not None:
+            self.handler.stream_lost(stream)
+        return 0
+
+    cdef bint may_pause(self, Http2Stream stream) noexcept:
+        """Whether the request of ``stream`` may take as long as it likes."""
+        return False
+
+    # For who drives it from Python
+
+    def respond(self, Http2Stream stream not None, fields):
+        """Send the head of a response: an iterable of header fields as ``Encoder`` takes them."""
+        self.send_headers(stream, self.encoder.encode(fields))
+
+    def send(self, Http2Stream stream not None, bytes data not None):
+        """Send DATA, now or as the peer's windows open."""
+        self.send_data(stream, data)
+
+    def finish(self, Http2Stream stream not None, fields):
+        """End the response with trailers."""
+        self.send_trailers(stream, self.encoder.encode(fields))
+
+    def reset_stream(self, Http2Stream stream not None, int code):
+        """Give a stream up."""
+        try:
+            self.reset(stream, code)
+        except Http2Error as error:
+            self.fail(error.code, str(error))

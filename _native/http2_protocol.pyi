@@ -1,0 +1,29 @@
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from gateway._native.http2 import Http2Connection
+from gateway._native.http2_limits import Http2Limits
+
+class Outlet:
+    def __init__(self, call_soon: Callable[..., Any]) -> None: ...
+    def flush(self) -> None: ...
+
+class ReceiveBuffer:
+    view: memoryview
+    def __init__(self, size: int = ...) -> None: ...
+
+class Http2Protocol(Http2Connection, asyncio.BufferedProtocol):
+    transport: Any
+    def __init__(
+        self,
+        limits: Http2Limits,
+        outlet: Outlet,
+        buffer: ReceiveBuffer,
+        now_ns: int | None = None,
+    ) -> None: ...
+    def connection_made(self, transport: Any) -> None: ...
+    def connection_lost(self, exc: Exception | None) -> None: ...
+    def get_buffer(self, hint: int) -> memoryview: ...
+    def buffer_updated(self, size: int) -> None: ...
+    def flush(self) -> None: ...

@@ -1,0 +1,144 @@
+"""An HTTP/2 connection as an event loop drives it.
+
+It is a buffered protocol in asyncio's sense and a client of its transport, and knows no more of
+either. All connections of a server receive into one buffer, because what is in it is taken before
+the next one reads; and what they have to say leaves once a turn of the loop, not once a frame.
+"""
+
+from libc.stdint cimport int64_t, uint8_t
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+from gateway._native.http2 cimport Http2Connection
+
+cdef enum:
+    # Of what must be said and nobody takes, so much is kept before no more is listened to.
+    MOST_UNSENT = 1 << 20
+
+
+cdef int64_t monotonic_ns() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
+
+
+cdef class Outlet:
+    """The connections of a server that have something to send; it leaves at the loop's next turn.
+
+    Args:
+        call_soon: the loop's.
+    """
+
+    def __init__(self, call_soon):
+        self.waiting = []
+        self.call_soon = call_soon
+
+    cdef int add(self, Http2Protocol protocol) except -1:
+        if not self.waiting:
+            self.call_soon(self.flush)
+        self.waiting.append(protocol)
+        return 0
+
+    def flush(self):
+        """Send what waits on every connection."""
+        cdef Http2Protocol protocol
+        cdef list waiting = self.waiting
+        self.waiting = []
+        for protocol in waiting:
+            protocol.flush()
+
+
+cdef class ReceiveBuffer:
+    """The memory that all connections of one thread receive into, one after the other."""
+
+    def __init__(self, Py_ssize_t size=1 << 18):
+        self.memory = bytearray(size)
+        self.view = memoryview(self.memory)
+        self.data = <uint8_t*>self.memory
+
+
+cdef class Http2Protocol(Http2Connection):
+    """A connection with its transport. For the event loop's thread only.
+
+    Attributes:
+        transport: set by ``connection_made``.
+    """
+
+    def __init__(
+        self, limits, Outlet outlet not None, ReceiveBuffer buffer not None, now_ns=None
+    ):
+        self.outlet = outlet
+        self.buffer = buffer
+        super().__init__(limits, monotonic_ns() if now_ns is None else now_ns)
+
+    # Asyncio's side
+
+    def connection_made(self, transport):
+        """Asyncio's. Our SETTINGS wait for the peer's first bytes, which may not be HTTP/2."""
+        self.transport = transport
+
+    def connection_lost(self, exc):
+        """Asyncio's: nobody waits for answers any more."""
+        self.lose()
+        self.transport = None
+
+    def eof_received(self):
+        """Asyncio's: the peer has left; the transport closes itself."""
+        return False
+
+    def get_buffer(self, hint):
+        """Asyncio's: where to receive to."""
+        return self.buffer.view
+
+    def buffer_updated(self, Py_ssize_t size):
+        """Asyncio's: ``size`` bytes have come."""
+        self.receiving = True
+        try:
+            self.feed(self.buffer.data, size, monotonic_ns())
+        finally:
+            self.receiving = False
+        self.flush()
+
+    def pause_writing(self):
+        """Asyncio's: the transport is full."""
+        self.write_paused = True
+
+    def resume_writing(self):
+        """Asyncio's: the transport takes more."""
+        self.now_ns = monotonic_ns()
+        self.write_paused = False
+        self.pump()
+        self.flush()
+        if self.reading_paused and not self.write_paused:
+            self.reading_paused = False
+            self.transport.resume_reading()
+
+    # Output
+
+    cdef int output_waits(self) except -1:
+        if not self.flush_is_due and not self.receiving and self.transport is not None:
+            self.flush_is_due = True
+            self.outlet.add(self)
+        return 0
+
+    def flush(self):
+        """Hand what waits to the transport; closes it where there is nothing more to come."""
+        if self.transport is None or (self.preface_seen == 0 and not self.failed):
+            self.flush_is_due = False
+            return
+        # What is written below is said below.
+        self.flush_is_due = True
+        while self.out.size and not (self.write_paused and self.out.size < MOST_UNSENT):
+            self.transport.write(self.out.take())
+            if self.waiting_bytes:
+                self.pump()
+        self.flush_is_due = False
+        if self.done and not self.out.size:
+            self.transport.close()
+        elif self.write_paused and self.out.size and not self.reading_paused:
+            self.reading_paused = True
+            self.transport.pause_reading()
+
+    def tick(self, now_ns):
+        """See what has taken too long, and say so."""
+        super().tick(now_ns)
+        self.flush()

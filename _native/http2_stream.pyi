@@ -1,0 +1,6 @@
+class Http2Stream:
+    id: int
+    remote_closed: bool
+    local_closed: bool
+    gone: bool
+    waiting_bytes: int

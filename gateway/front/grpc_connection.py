@@ -1,0 +1,286 @@
+"""One connection of the native gRPC front: what the core leaves to Python.
+
+The core serves a ModelInfer whose head it knows by itself. Here the others are served: a ModelInfer
+for the first time, a request that fails, and, each in a task of its own, every other method.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from gateway._native.grpc import ReceiveBudget
+from gateway._native.grpc_infer import InferConnection, InferStream
+from gateway._native.http2_limits import Http2Limits
+from gateway._native.http2_protocol import Outlet, ReceiveBuffer
+from gateway._native.infer_template import InferTemplate
+from gateway._native.ticket import Ticket
+from gateway.clock import monotonic_ns
+from gateway.errors import DeadlineExceeded, GatewayError, RequestTooLarge, ShuttingDown
+from gateway.front import grpc_infer
+from gateway.front.grpc_calls import Metadata, error_metadata, status_and_details
+from gateway.front.grpc_metadata import decode_metadata, encode_metadata
+from gateway.front.grpc_service import GrpcService
+from gateway.front.grpc_stream import (
+    FINAL_FLAG,
+    WANTS_FINAL_FLAG,
+    asks_for_status,
+    stream_error,
+)
+from gateway.front.grpc_task import TaskCall
+from gateway.front.http_coding import COMPRESS_FROM, INLINE_BYTES, compress, decompress
+from gateway.front.status import GRPC_CODES
+from gateway.protos import SERVICE
+from gateway.types import InferRequest, InferResponse, Parameters
+
+_INFER: Final = f"/{SERVICE}/ModelInfer"
+_STREAM: Final = f"/{SERVICE}/ModelStreamInfer"
+#: In the head of a request that names a region: the tensors are not in the message.
+_SHARED_MEMORY: Final = b"shared_memory_region"
+
+
+class Dispatcher(grpc_infer.Dispatcher, Protocol):
+    """Where requests go, and what it knows of them by their heads.
+
+    Attributes:
+        templates: the known heads.
+        inflight: requests accepted and not yet answered.
+    """
+
+    templates: dict[bytes, InferTemplate]
+    inflight: int
+
+    def learn(self, head: bytes, request: InferRequest) -> None:
+        """Remember what requests with this head have in common with ``request``."""
+
+    def submit_known(self, template: InferTemplate, ticket: Ticket, now_ns: int) -> None:
+        """Accept a request that is proven; raises as ``submit`` does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all connections of a front share; ``connections`` are those that are open."""
+
+    service: GrpcService
+    dispatcher: Dispatcher
+    limits: Http2Limits
+    outlet: Outlet
+    buffer: ReceiveBuffer
+    budget: ReceiveBudget
+    max_message_bytes: int
+    access_log: bool
+    connections: "set[NativeConnection]"
+
+
+class NativeConnection(InferConnection):
+    """A connection, and its protocol in asyncio's sense. For the event loop's thread only."""
+
+    def __init__(self, shared: Shared) -> None:
+        methods = {path.encode(): method for path, method in shared.service.methods.items()}
+        super().__init__(
+            shared.limits,
+            shared.outlet,
+            shared.buffer,
+            methods,
+            shared.max_message_bytes,
+            shared.budget,
+            dispatcher=shared.dispatcher,
+            # A call that is to be logged takes the way on which that is done.
+            infer_method=None if shared.access_log else methods[_INFER.encode()],
+            stream_method=methods[_STREAM.encode()],
+        )
+        self._shared: Final = shared
+        self._inference: Final = shared.service.inference
+        self._stream_method: Final = shared.service.methods[_STREAM]
+        self._loop: Final = asyncio.get_running_loop()
+
+    # The connection
+
+    def connection_made(self, transport: Any) -> None:
+        """Asyncio's; a TLS connection must have agreed on HTTP/2."""
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None and tls.selected_alpn_protocol() != "h2":
+            transport.close()
+        self._shared.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Asyncio's: what is in flight is cancelled."""
+        self._shared.connections.discard(self)
+        super().connection_lost(exc)
+
+    def abort(self) -> None:
+        """End the connection now, and whatever is in flight."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    @property
+    def peer(self) -> str:
+        """The client's address, as grpcio writes it."""
+        address = self.transport.get_extra_info("peername") if self.transport else None
+        if not isinstance(address, tuple):
+            return "unix:"
+        host, port = address[:2]
+        return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
+
+    # Calls in tasks
+
+    def begin(self, stream: InferStream) -> None:
+        """The core's: a call begins that it does not serve by itself."""
+        if stream.method is self._stream_method:
+            stream.errors_as_status = asks_for_status(decode_metadata(stream.head))
+            stream.call = _StreamDeadline(self, stream)
+            if self._inference.draining:
+                self.drain_stream(stream, _draining())
+        else:
+            stream.call = TaskCall(self, stream)
+
+    def end_with(self, stream: InferStream, error: BaseException, trailing: Metadata = ()) -> None:
+        """The core's: end the call with the status of ``error``."""
+        code, details = status_and_details(error)
+        metadata = encode_metadata((*trailing, *error_metadata(error)))
+        self.fail_call(stream, GRPC_CODES[code], details, metadata)
+
+    def message_too_large(self, stream: InferStream, size: int) -> None:
+        """The core's: a message of ``size`` bytes is announced, which is over the limit."""
+        self.end_with(
+            stream,
+            RequestTooLarge(
+                f"the message has {size} bytes; the most is {self.max_message_bytes} "
+                "(--max-request-bytes)"
+            ),
+        )
+
+    def drain_streams(self) -> None:
+        """Let every ModelStreamInfer end once what it has read is answered."""
+        for stream in list(self.streams.values()):
+            if stream.method is self._stream_method:
+                self.drain_stream(stream, _draining())
+
+    # Inference
+
+    def infer_unknown(
+        self, stream: InferStream, message: bytes, compressed: bool, head: bytes | None
+    ) -> None:
+        """The core's: serve a request whose head it does not know, and learn from it."""
+        if compressed:
+            encoding = stream.head.encoding
+            assert encoding is not None, "the core has seen to that"
+            limit = self.max_message_bytes
+            if len(message) <= INLINE_BYTES // 8:
+                try:
+                    message = decompress(encoding, message, min(limit, INLINE_BYTES))
+                except RequestTooLarge:
+                    pass
+                except GatewayError as error:
+                    self.infer_failed(stream, b"", error)
+                    return
+                else:
+                    self._infer(stream, message, None)
+                    return
+            self._in_thread(
+                stream,
+                lambda: decompress(encoding, message, limit),
+                lambda plain: self._infer(stream, plain, None),
+            )
+            return
+        self._infer(stream, message, head)
+
+    def _infer(self, stream: InferStream, message: bytes, head: bytes | None) -> None:
+        inference = self._inference
+        streaming = stream.method is self._stream_method
+        id = ""
+        try:
+            request, placed = inference.decode(message, stream.deadline_ns)
+            id = request.id
+            final: Parameters | None = None
+            if streaming and request.parameters.get(WANTS_FINAL_FLAG) is True:
+                final = {FINAL_FLAG: True}
+
+            def reply(answer: InferResponse | GatewayError) -> None:
+                encoded = inference.encode(answer, placed, parameters=final, stream=streaming)
+                if isinstance(encoded, bytes):
+                    self._send(stream, encoded)
+                else:
+                    self.infer_failed(stream, id.encode(), encoded)
+                self.settle(stream, pending)
+
+            pending = inference.submit(request, reply)
+        except Exception as error:
+            self.infer_failed(stream, id.encode(), error)
+            return
+        self.expect(stream, pending)
+        if head is not None and _SHARED_MEMORY not in head:
+            self._shared.dispatcher.learn(head, request)
+
+    def infer_failed(self, stream: InferStream, id: bytes, error: Exception) -> None:
+        """The core's: tell the caller what became of the request ``id``."""
+        if stream.method is self._stream_method and not stream.errors_as_status:
+            self.send_message(stream, stream_error(id.decode(), error))
+        else:
+            self.end_with(stream, error)
+
+    def _send(self, stream: InferStream, message: bytes) -> None:
+        """Send an answer, coded as the request was where the client takes that."""
+        encoding = stream.reply_encoding
+        if encoding is None or len(message) < COMPRESS_FROM:
+            self._finish(stream, message, False)
+        elif len(message) <= INLINE_BYTES:
+            self._finish(stream, compress(encoding, message), True)
+        else:
+            self._in_thread(
+                stream,
+                lambda: compress(encoding, message),
+                lambda coded: self._finish(stream, coded, True),
+            )
+
+    def _finish(self, stream: InferStream, message: bytes, compressed: bool) -> None:
+        self.send_message(stream, message, compressed)
+        if stream.method is not self._stream_method:
+            self.complete_call(stream)
+
+    def _in_thread(
+        self, stream: InferStream, work: Callable[[], bytes], then: Callable[[bytes], None]
+    ) -> None:
+        """Run ``work`` on a thread and ``then`` on its result; the request is pending meanwhile."""
+        future = self._loop.run_in_executor(None, work)
+
+        def done(_: object) -> None:
+            if future.cancelled():
+                return
+            try:
+                then(future.result())
+            except Exception as error:
+                self.infer_failed(stream, b"", error)
+            self.settle(stream, future)
+
+        self.expect(stream, future)
+        future.add_done_callback(done)
+
+
+class _StreamDeadline:
+    """Ends a ModelStreamInfer when its deadline passes; what the core calls ``stream.call``."""
+
+    __slots__ = ("_connection", "_stream", "_timer")
+
+    def __init__(self, connection: NativeConnection, stream: InferStream) -> None:
+        self._connection: Final = connection
+        self._stream: Final = stream
+        self._timer: asyncio.TimerHandle | None = None
+        if stream.deadline_ns:
+            remaining_s = max(stream.deadline_ns - monotonic_ns(), 0) / 1e9
+            self._timer = asyncio.get_running_loop().call_later(remaining_s, self._expire)
+
+    def _expire(self) -> None:
+        self._connection.end_with(
+            self._stream, DeadlineExceeded("the deadline of the call has passed")
+        )
+
+    def cancel(self) -> None:
+        """The core's: the call has ended."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def _draining() -> ShuttingDown:
+    return ShuttingDown("the server is shutting down; what was read is answered")
