@@ -2,14 +2,12 @@
 
 import asyncio
 
-from gateway._native.infer_template import InferTemplate
-from gateway._native.ticket import Ticket
 from gateway.dispatch.classification import classify
 from gateway.dispatch.route import RouteTable
-from gateway.dispatch.template import make_template
 from gateway.errors import GatewayError, InvalidTensor, ModelNotReady, QueueFull, ShuttingDown
 from gateway.serving.lane import Lane
 from gateway.serving.lifecycle import State
+from gateway.serving.template import InferTemplate, Ticket, make_template
 from gateway.types import BYTES, Array, InferOutput, InferRequest, InferResponse, Reply
 
 #: Which outputs a request gets: the index in the signature, and the classes asked for.

@@ -1,9 +1,12 @@
 """From a request to what all requests with its head have in common."""
 
 from gateway._native.infer_template import InferTemplate
+from gateway._native.ticket import Ticket
 from gateway.serving.lane import Lane
 from gateway.serving.registry import ModelVersion
 from gateway.types import BYTES, InferRequest
+
+__all__ = ("InferTemplate", "Ticket", "make_template")
 
 #: Request parameters whose whole meaning a template can hold.
 _UNDERSTOOD = frozenset(("priority", "timeout"))
