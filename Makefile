@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 MODELS := .demo/models
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS ?=
 
 MADE := $(VENV)/.made
 INSTALLED := $(VENV)/.installed
@@ -27,7 +29,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve models test check bench memory conformance build clean
+.PHONY: help demo serve models test check fuzz bench memory conformance build clean
 
 help: ## list the targets
 	@echo "onnx-gateway: serves ONNX models over the Open Inference Protocol"
@@ -53,6 +55,9 @@ check: $(NATIVE) ## ruff, mypy --strict, Cython warnings as errors, import layer
 	@ONNX_GATEWAY_WERROR=1 $(PY) setup.py --quiet build_ext --inplace
 	@$(PY) -m mypy
 	@$(PY) -m pytest -q tests/test_import_layers.py
+
+fuzz: $(INSTALLED) ## the codecs under AddressSanitizer, FUZZ_SECONDS=600 each of FUZZ_TARGETS (wants clang)
+	@$(PY) -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
 bench: $(NATIVE) ## server CPU per request beside the bare ceilings (wants wrk and nghttp2-client)
 	@$(PY) -m loadtests.bench

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from gateway._native.oip_encode import encode_infer_response
 from gateway.protos import message
+from tests.native.oip_oracle import assert_says
 
 ModelInferResponse = message("ModelInferResponse")
 ModelStreamInferResponse = message("ModelStreamInferResponse")
@@ -27,26 +28,6 @@ OUTPUTS = st.lists(
     ),
     max_size=6,
 )
-
-
-def values_of(entries):
-    return {
-        key: getattr(value, value.WhichOneof("parameter_choice")) for key, value in entries.items()
-    }
-
-
-def assert_says(response, model, version, request_id, parameters, outputs) -> None:
-    assert (response.model_name, response.model_version) == (model, version)
-    assert response.id == request_id
-    assert values_of(response.parameters) == (parameters or {})
-    assert len(response.outputs) == len(response.raw_output_contents) == len(outputs)
-    for tensor, raw, (name, datatype, shape, data, own) in zip(
-        response.outputs, response.raw_output_contents, outputs, strict=True
-    ):
-        assert (tensor.name, tensor.datatype, tuple(tensor.shape)) == (name, datatype, shape)
-        assert values_of(tensor.parameters) == (own or {})
-        assert not tensor.HasField("contents")
-        assert raw == (data or b"")
 
 
 @settings(deadline=None)
