@@ -42,11 +42,15 @@ cdef class GrpcConnection(Http2Protocol):
     cdef readonly dict methods
     cdef readonly ReceiveBudget budget
     cdef readonly Py_ssize_t max_message_bytes
+    # The timer of the earliest deadline.
+    cdef object alarm
+    cdef int64_t alarm_ns
     cdef bytes response_block
     cdef uint64_t response_generation
     cdef bytes trailers_block
     cdef uint64_t trailers_generation
 
+    cdef int wake_by(self, int64_t deadline_ns) except -1
     cdef Py_ssize_t begin_message(
         self, GrpcStream stream, const uint8_t* data, Py_ssize_t size
     ) except -1

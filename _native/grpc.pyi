@@ -3,7 +3,7 @@ from typing import Any
 
 from gateway._native.http2_fields import RequestHead
 from gateway._native.http2_limits import Http2Limits
-from gateway._native.http2_protocol import Http2Protocol, Outlet, ReceiveBuffer
+from gateway._native.http2_protocol import Http2Protocol, ReceiveBuffer, Scheduler
 from gateway._native.http2_stream import Http2Stream
 
 class ReceiveBudget:
@@ -29,13 +29,14 @@ class GrpcConnection(Http2Protocol):
     def __init__(
         self,
         limits: Http2Limits,
-        outlet: Outlet,
+        scheduler: Scheduler,
         buffer: ReceiveBuffer,
         methods: dict[bytes, Any],
         max_message_bytes: int,
         budget: ReceiveBudget,
         now_ns: int | None = None,
     ) -> None: ...
+    def expire(self, now_ns: int | None = None) -> None: ...
     def throttle(self, stream: GrpcStream) -> None: ...
     def unthrottle(self, stream: GrpcStream) -> None: ...
     def send_message(self, stream: GrpcStream, message: bytes, compressed: bool = False) -> int: ...

@@ -12,13 +12,13 @@ that only says how long it is: memory grows with what came, within the budget of
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_XDECREF
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from gateway._native.grpc_text cimport percent_encode, timeout_ns
 from gateway._native.http2_fields cimport RequestHead
 from gateway._native.http2_frames cimport DATA, FRAME_HEAD, put_frame_head, put_u32, read_u32
-from gateway._native.http2_protocol cimport Http2Protocol
+from gateway._native.http2_protocol cimport Http2Protocol, monotonic_ns
 from gateway._native.http2_stream cimport Http2Stream
 
 cdef extern from "Python.h":
@@ -29,9 +29,15 @@ cdef enum:
     PREFIX = 5
     # A message is given so much memory on its own word.
     FIRST_BYTES = 1 << 16
+    # By which a deadline is found later than it passes: a queue that holds the request finds it
+    # first, and can tell more.
+    LATE_NS = 5_000_000
+    # The longest that a timer is set for: a day.
+    LONGEST_S = 86400
 
 cdef enum Status:
     INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
     RESOURCE_EXHAUSTED = 8
     UNIMPLEMENTED = 12
     INTERNAL = 13
@@ -80,7 +86,7 @@ cdef class GrpcStream(Http2Stream):
         if self.headers_sent:
             return self.head.encoding if self.coded else None
         encoding = self.head.encoding
-        if encoding is None or encoding == b"identity":
+        if is_plain(encoding):
             return None
         accepted = self.head.accept_encoding
         if accepted is not None and encoding not in accepted.replace(b" ", b"").split(b","):
@@ -92,7 +98,7 @@ cdef class GrpcConnection(Http2Protocol):
     """A connection whose streams are calls. For the event loop's thread only.
 
     Args:
-        limits, outlet, buffer, now_ns: as for ``Http2Protocol``.
+        limits, scheduler, buffer, now_ns: as for ``Http2Protocol``.
         methods: by path, as bytes; what they are is the layer above's to know.
         max_message_bytes: the largest message that is taken.
         budget: shared by all connections.
@@ -101,14 +107,14 @@ cdef class GrpcConnection(Http2Protocol):
     def __init__(
         self,
         limits,
-        outlet,
+        scheduler,
         buffer,
         dict methods not None,
         Py_ssize_t max_message_bytes,
         ReceiveBudget budget not None,
         now_ns=None,
     ):
-        super().__init__(limits, outlet, buffer, now_ns)
+        super().__init__(limits, scheduler, buffer, now_ns)
         self.methods = methods
         self.max_message_bytes = max_message_bytes
         self.budget = budget
@@ -131,7 +137,10 @@ cdef class GrpcConnection(Http2Protocol):
                 return self.fail_call(
                     call, INVALID_ARGUMENT, f"{head.timeout!r} is no grpc-timeout"
                 )
+            if timeout == 0:
+                return self.fail_call(call, DEADLINE_EXCEEDED, "the call's deadline is its start")
             call.deadline_ns = self.now_ns + timeout
+            self.wake_by(call.deadline_ns)
         if head.encoding is not None and head.encoding not in _ENCODINGS:
             return self.fail_call(
                 call,
@@ -162,7 +171,46 @@ cdef class GrpcConnection(Http2Protocol):
         if status == 405:
             fields.append((b"allow", b"POST"))
         stream.answered = True
-        return self.send_trailers(stream, self.encoder.encode(fields))
+        return self.send_trailers(stream, fields)
+
+    # Deadlines
+
+    cdef int wake_by(self, int64_t deadline_ns) except -1:
+        """See to it that a call that is open at its deadline ends.
+
+        A connection has one timer, for the earliest deadline; later ones are found when it fires.
+        """
+        if self.alarm is not None:
+            if self.alarm_ns <= deadline_ns:
+                return 0
+            self.alarm.cancel()
+        self.alarm_ns = deadline_ns
+        delay_ns = max(deadline_ns - self.now_ns, 0) + LATE_NS
+        self.alarm = self.scheduler.call_later(min(delay_ns / 1e9, LONGEST_S), self.expire)
+        return 0
+
+    def expire(self, now_ns=None):
+        """End the calls whose deadline has passed."""
+        cdef GrpcStream stream
+        cdef int64_t earliest_ns = 0
+        self.alarm = None
+        self.now_ns = monotonic_ns() if now_ns is None else now_ns
+        for stream in list(self.streams.values()):
+            if stream.deadline_ns == 0 or stream.answered:
+                continue
+            if stream.deadline_ns <= self.now_ns:
+                self.fail_call(stream, DEADLINE_EXCEEDED, "the call's deadline has passed")
+            elif earliest_ns == 0 or stream.deadline_ns < earliest_ns:
+                earliest_ns = stream.deadline_ns
+        if earliest_ns:
+            self.wake_by(earliest_ns)
+
+    def connection_lost(self, exc):
+        """Asyncio's: nobody waits for answers any more."""
+        super().connection_lost(exc)
+        if self.alarm is not None:
+            self.alarm.cancel()
+            self.alarm = None
 
     # Messages in
 
@@ -201,7 +249,7 @@ cdef class GrpcConnection(Http2Protocol):
             self.fail_call(stream, INTERNAL, "the DATA is not cut into gRPC's messages")
         elif length > self.max_message_bytes:
             self.message_too_large(stream, length)
-        elif stream.prefix[0] == 1 and stream.head.encoding is None:
+        elif stream.prefix[0] == 1 and is_plain(stream.head.encoding):
             self.fail_call(stream, INTERNAL, "a compressed message, but no grpc-encoding")
         elif size - used >= length:
             stream.prefix_seen = 0
@@ -327,8 +375,9 @@ cdef class GrpcConnection(Http2Protocol):
         if not stream.headers_sent:
             encoding = stream.reply_encoding
             stream.coded = encoding is not None
-            fields = (*_HEAD, (b"grpc-encoding", encoding)) if stream.coded else _HEAD
-            self.send_headers(stream, self.encoder.encode(fields))
+            self.send_headers(
+                stream, (*_HEAD, (b"grpc-encoding", encoding)) if stream.coded else _HEAD
+            )
         stream.sent_bytes += size
         if self.fits(stream, PREFIX + size):
             out = self.out.reserve(FRAME_HEAD + PREFIX + size)
@@ -348,9 +397,9 @@ cdef class GrpcConnection(Http2Protocol):
         if stream.gone or stream.answered:
             return 0
         if not stream.headers_sent:
-            self.send_headers(stream, self.head_block())
+            self.send_headers(stream, _HEAD)
         self.end_call(stream)
-        return self.send_trailers(stream, self.encoder.encode((*_OK, *metadata)))
+        return self.send_trailers(stream, (*_OK, *metadata))
 
     cpdef int fail_call(self, GrpcStream stream, int code, str details, metadata=()) except -1:
         """End a call with a status other than OK; in the head's place where none was sent."""
@@ -364,7 +413,7 @@ cdef class GrpcConnection(Http2Protocol):
         if not stream.headers_sent:
             fields = [*_HEAD, *fields]
         self.end_call(stream)
-        return self.send_trailers(stream, self.encoder.encode(fields))
+        return self.send_trailers(stream, fields)
 
     cdef int end_call(self, GrpcStream stream) except -1:
         """The status is about to be sent, or nobody waits for it: nobody need serve the call."""
@@ -421,3 +470,7 @@ cdef bint is_grpc(bytes content_type) except -1:
         or content_type.startswith((b"application/grpc+", b"application/grpc;"))
     )
 
+
+cdef bint is_plain(bytes encoding) except -1:
+    """Whether messages in ``encoding`` are as they are."""
+    return encoding is None or encoding == b"identity"

@@ -45,7 +45,8 @@ cdef class InferConnection(GrpcConnection):
         self, InferStream stream, bytes message, InferTemplate template, Parts* parts
     ) except -1
     cpdef int expect(self, InferStream stream, pending) except -1
-    cpdef int settle(self, InferStream stream, pending) except -1
+    cpdef int forget(self, InferStream stream, pending) except -1
+    cpdef int settle(self, InferStream stream) except -1
     cdef int answer(self, InferCall call, list arrays) except -1
     cdef int send_unary_answer(self, InferCall call, Py_buffer* views, Py_ssize_t size) except -1
     cdef int send_stream_answer(self, InferCall call, Py_buffer* views, Py_ssize_t size) except -1

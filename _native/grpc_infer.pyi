@@ -2,7 +2,7 @@ from typing import Any
 
 from gateway._native.grpc import GrpcConnection, GrpcStream, ReceiveBudget
 from gateway._native.http2_limits import Http2Limits
-from gateway._native.http2_protocol import Outlet, ReceiveBuffer
+from gateway._native.http2_protocol import ReceiveBuffer, Scheduler
 
 class InferStream(GrpcStream):
     errors_as_status: bool
@@ -13,7 +13,7 @@ class InferConnection(GrpcConnection):
     def __init__(
         self,
         limits: Http2Limits,
-        outlet: Outlet,
+        scheduler: Scheduler,
         buffer: ReceiveBuffer,
         methods: dict[bytes, Any],
         max_message_bytes: int,
@@ -25,7 +25,8 @@ class InferConnection(GrpcConnection):
         stream_method: Any,
     ) -> None: ...
     def expect(self, stream: InferStream, pending: Any) -> int: ...
-    def settle(self, stream: InferStream, pending: Any) -> int: ...
+    def forget(self, stream: InferStream, pending: Any) -> int: ...
+    def settle(self, stream: InferStream) -> int: ...
     def drain_stream(self, stream: InferStream, error: Exception) -> None: ...
     def infer_unknown(
         self, stream: InferStream, message: bytes, compressed: bool, head: bytes | None

@@ -56,21 +56,21 @@ cdef class InferCall:
         """The lane's: the outputs in the signature's order; valid until this returns."""
         cdef InferConnection connection = self.connection
         cdef InferStream stream = self.stream
-        connection.dispatcher.inflight -= 1
         self.leave_stream()
         try:
             connection.answer(self, arrays)
         except Exception as error:
             connection.infer_failed(stream, self.id[: self.id_size], error)
-        connection.settle(stream, self)
+        connection.settle(stream)
         self.close()
 
     def fail(self, error):
         """The lane's: there is no answer."""
-        self.connection.dispatcher.inflight -= 1
+        cdef InferConnection connection = self.connection
+        cdef InferStream stream = self.stream
         self.leave_stream()
-        self.connection.infer_failed(self.stream, self.id[: self.id_size], error)
-        self.connection.settle(self.stream, self)
+        connection.infer_failed(stream, self.id[: self.id_size], error)
+        connection.settle(stream)
         self.close()
 
     def cancel(self):
@@ -81,10 +81,9 @@ cdef class InferCall:
             self.close()
 
     cdef int leave_stream(self) except -1:
-        """The answer is there: the end of the call is no reason to cancel anything."""
-        if self.stream.pending is None:
-            self.stream.call = None
-        return 0
+        """The answer is there: the end of the call has nothing to cancel any more."""
+        self.connection.dispatcher.inflight -= 1
+        return self.connection.forget(self.stream, self)
 
     cdef int close(self) except -1:
         """Let go of everything: the ticket and the stream know this object, too."""
@@ -156,7 +155,7 @@ cdef class InferConnection(GrpcConnection):
             return self.infer(call, message, call.request_compressed)
         if stream.method is self.stream_method:
             call.input_over = True
-            return self.settle(call, None)
+            return self.settle(call)
         return GrpcConnection.input_ended(self, stream)
 
     # One request
@@ -220,11 +219,18 @@ cdef class InferConnection(GrpcConnection):
             stream.pending[pending] = None
         return 0
 
-    cpdef int settle(self, InferStream stream, pending) except -1:
-        """A request of a ModelStreamInfer has been answered; the last one may end the call."""
+    cpdef int forget(self, InferStream stream, pending) except -1:
+        """The answer of a request is there; to be called before it is sent, then ``settle``."""
+        if stream.pending is None:
+            stream.call = None
+        else:
+            stream.pending.pop(pending, None)
+        return 0
+
+    cpdef int settle(self, InferStream stream) except -1:
+        """A request has been answered; the last one of a ModelStreamInfer may end the call."""
         if stream.pending is None:
             return 0
-        stream.pending.pop(pending, None)
         if stream.input_over and not stream.pending and not stream.answered:
             if stream.last_words is None:
                 return self.complete_call(stream)
@@ -234,6 +240,8 @@ cdef class InferConnection(GrpcConnection):
 
     cdef int drained(self, Http2Stream stream) except -1:
         cdef InferStream call = <InferStream>stream
+        if call.method is self.infer_method:
+            return 0
         if call.pending is None:
             return GrpcConnection.drained(self, stream)
         if call.throttled and 2 * len(call.pending) < MOST_PENDING and call.waiting is None:
@@ -255,7 +263,7 @@ cdef class InferConnection(GrpcConnection):
         if stream.pending is not None and not stream.input_over:
             stream.input_over = True
             stream.last_words = error
-            self.settle(stream, None)
+            self.settle(stream)
 
     # Its answer
 
@@ -317,7 +325,8 @@ cdef class InferConnection(GrpcConnection):
         cdef Py_ssize_t whole = delimited_size(size)
         cdef char* out
         if not stream.headers_sent:
-            self.send_headers(stream, self.head_block())
+            stream.headers_sent = True
+            self.put_block(stream, self.head_block(), False)
         if not self.fits(stream, PREFIX + whole):
             return self.send_message(stream, answer_bytes(call, views, size, 2))
         out = self.out.reserve(FRAME_HEAD + PREFIX + whole)

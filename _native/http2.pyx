@@ -10,6 +10,8 @@ then has ``failed``: it says why in a GOAWAY and takes nothing more. What is not
 more than it moves is rationed, see ``Http2Limits``.
 """
 
+import re
+
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport INT32_MAX, int64_t, uint8_t, uint32_t
 
@@ -64,9 +66,10 @@ cdef enum:
     # A stream that the peer resets earlier than this is one that it never wanted.
     RAPID_NS = 20_000_000
     # A window that is opened by less than this, while DATA waits for it, is a nuisance.
-    DRIBBLE = 256
+    DRIBBLE = 16
 
-_HTTP1_METHODS = (b"GET ", b"POST ", b"HEAD ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ")
+# A request line of any method, but not a preface that went wrong.
+_HTTP1 = re.compile(rb"(?!PRI \*)[A-Z]+ [/*h]")
 _HTTP1_TEXT = (
     b"This port speaks gRPC, that is HTTP/2 with prior knowledge; HTTP/1.1 has a port of its own.\n"
 )
@@ -149,7 +152,7 @@ cdef class Http2Connection(Http2Framer):
 
     def refuse_http1(self, bytes begun):
         """Tell a client of HTTP/1.1 so in its own words; anything else learns it from a GOAWAY."""
-        if begun.startswith(_HTTP1_METHODS):
+        if _HTTP1.match(begun):
             self.out.take()
             self.out.append(PyBytes_AS_STRING(_HTTP1_ANSWER), PyBytes_GET_SIZE(_HTTP1_ANSWER))
             self.output_waits()
@@ -338,11 +341,8 @@ cdef class Http2Connection(Http2Framer):
     ) except -1:
         """Whether anybody wants a DATA frame of ``size`` bytes; resets the stream if it is wrong."""
         if stream is None:
-            # What was on its way when we reset the stream is no error, though not for ever.
-            if number in self.reset_lately or number > self.served_until:
-                if self.data_left < DRIBBLE:
-                    self.nuisance("DATA for streams that were reset")
-            else:
+            # What was on its way when we reset the stream is no error.
+            if number not in self.reset_lately and number <= self.served_until:
                 self.refuse(number, STREAM_CLOSED)
             return False
         if stream.remote_closed:
@@ -525,7 +525,8 @@ cdef class Http2Connection(Http2Framer):
         if self.failed:
             return 0
         self.put_goaway(self.last_stream, code, message.encode()[:200])
-        return self.lose()
+        self.lose()
+        return 0
 
     def lose(self):
         """The connection is gone: nobody waits for its streams any more."""
@@ -680,7 +681,7 @@ cdef class Http2Connection(Http2Framer):
 
     def respond(self, Http2Stream stream not None, fields):
         """Send the head of a response: an iterable of header fields as ``Encoder`` takes them."""
-        self.send_headers(stream, self.encoder.encode(fields))
+        self.send_headers(stream, fields)
 
     def send(self, Http2Stream stream not None, bytes data not None):
         """Send DATA, now or as the peer's windows open."""
@@ -688,7 +689,7 @@ cdef class Http2Connection(Http2Framer):
 
     def finish(self, Http2Stream stream not None, fields):
         """End the response with trailers."""
-        self.send_trailers(stream, self.encoder.encode(fields))
+        self.send_trailers(stream, fields)
 
     def reset_stream(self, Http2Stream stream not None, int code):
         """Give a stream up."""

@@ -96,13 +96,14 @@ cdef str read_request_head(RequestHead head, list fields):
             meaning = classify(field)
         if meaning >= CONTENT_LENGTH or meaning == ORDINARY:
             regular = True
-            if meaning == CONTENT_TYPE:
+            # Of a field that should come once the first counts.
+            if meaning == CONTENT_TYPE and head.content_type is None:
                 head.content_type = field.value
-            elif meaning == GRPC_TIMEOUT:
+            elif meaning == GRPC_TIMEOUT and head.timeout is None:
                 head.timeout = field.value
-            elif meaning == GRPC_ENCODING:
+            elif meaning == GRPC_ENCODING and head.encoding is None:
                 head.encoding = field.value
-            elif meaning == GRPC_ACCEPT_ENCODING:
+            elif meaning == GRPC_ACCEPT_ENCODING and head.accept_encoding is None:
                 head.accept_encoding = field.value
             elif meaning == CONTENT_LENGTH:
                 if head.content_length >= 0 and head.content_length != int(field.value):

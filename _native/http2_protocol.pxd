@@ -1,15 +1,16 @@
 """An HTTP/2 connection as an event loop drives it; see ``http2_protocol.pyx``."""
 
-from libc.stdint cimport uint8_t
+from libc.stdint cimport int64_t, uint8_t
 
 from gateway._native.http2 cimport Http2Connection
 
 
-cdef class Outlet:
+cdef class Scheduler:
     cdef list waiting
     cdef object call_soon
+    cdef object call_later
 
-    cdef int add(self, Http2Protocol protocol) except -1
+    cdef int flush_soon(self, Http2Protocol protocol) except -1
 
 
 cdef class ReceiveBuffer:
@@ -20,9 +21,12 @@ cdef class ReceiveBuffer:
 
 cdef class Http2Protocol(Http2Connection):
     cdef readonly object transport
-    cdef Outlet outlet
+    cdef Scheduler scheduler
     cdef ReceiveBuffer buffer
     cdef object view
     cdef bint receiving
     cdef bint flush_is_due
     cdef bint reading_paused
+
+
+cdef int64_t monotonic_ns() noexcept nogil

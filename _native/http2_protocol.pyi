@@ -1,12 +1,11 @@
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 from gateway._native.http2 import Http2Connection
 from gateway._native.http2_limits import Http2Limits
 
-class Outlet:
-    def __init__(self, call_soon: Callable[..., Any]) -> None: ...
+class Scheduler:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None: ...
     def flush(self) -> None: ...
 
 class ReceiveBuffer:
@@ -18,7 +17,7 @@ class Http2Protocol(Http2Connection, asyncio.BufferedProtocol):
     def __init__(
         self,
         limits: Http2Limits,
-        outlet: Outlet,
+        scheduler: Scheduler,
         buffer: ReceiveBuffer,
         now_ns: int | None = None,
     ) -> None: ...

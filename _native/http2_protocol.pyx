@@ -21,18 +21,21 @@ cdef int64_t monotonic_ns() noexcept nogil:
     return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
 
 
-cdef class Outlet:
-    """The connections of a server that have something to send; it leaves at the loop's next turn.
+cdef class Scheduler:
+    """What the connections of a server ask their event loop for.
+
+    Those that have something to send are flushed together, at the loop's next turn.
 
     Args:
-        call_soon: the loop's.
+        loop: its ``call_soon`` and ``call_later`` are used.
     """
 
-    def __init__(self, call_soon):
+    def __init__(self, loop):
         self.waiting = []
-        self.call_soon = call_soon
+        self.call_soon = loop.call_soon
+        self.call_later = loop.call_later
 
-    cdef int add(self, Http2Protocol protocol) except -1:
+    cdef int flush_soon(self, Http2Protocol protocol) except -1:
         if not self.waiting:
             self.call_soon(self.flush)
         self.waiting.append(protocol)
@@ -64,9 +67,9 @@ cdef class Http2Protocol(Http2Connection):
     """
 
     def __init__(
-        self, limits, Outlet outlet not None, ReceiveBuffer buffer not None, now_ns=None
+        self, limits, Scheduler scheduler not None, ReceiveBuffer buffer not None, now_ns=None
     ):
-        self.outlet = outlet
+        self.scheduler = scheduler
         self.buffer = buffer
         super().__init__(limits, monotonic_ns() if now_ns is None else now_ns)
 
@@ -117,7 +120,7 @@ cdef class Http2Protocol(Http2Connection):
     cdef int output_waits(self) except -1:
         if not self.flush_is_due and not self.receiving and self.transport is not None:
             self.flush_is_due = True
-            self.outlet.add(self)
+            self.scheduler.flush_soon(self)
         return 0
 
     def flush(self):

@@ -28,14 +28,15 @@ cdef class Http2Sender:
     cdef int put_block(self, Http2Stream stream, bytes block, bint end) except -1
     cdef bint fits(self, Http2Stream stream, Py_ssize_t size) noexcept
     cdef int spend(self, Http2Stream stream, Py_ssize_t size) except -1
-    cdef int send_headers(self, Http2Stream stream, bytes block) except -1
+    cdef int send_headers(self, Http2Stream stream, fields) except -1
     cdef int send_data(self, Http2Stream stream, bytes data) except -1
-    cdef int send_trailers(self, Http2Stream stream, bytes block) except -1
+    cdef int send_trailers(self, Http2Stream stream, fields) except -1
     cdef int end_stream(self, Http2Stream stream) except -1
     cdef int forget_waiting(self, Http2Stream stream) except -1
     cdef int enlist(self, Http2Stream stream) except -1
     cdef int pump(self) except -1
     cdef int send_waiting(self, Http2Stream stream) except -1
+    cdef int take_waiting(self, Http2Stream stream, char* out, Py_ssize_t size) except -1
     cdef bint adjust_windows(self, int64_t change) except -1
     cdef int drained(self, Http2Stream stream) except -1
     cdef int stream_ended(self, Http2Stream stream) except -1

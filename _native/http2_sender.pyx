@@ -79,7 +79,10 @@ cdef class Http2Sender:
         return self.output_waits()
 
     cdef int put_block(self, Http2Stream stream, bytes block, bint end) except -1:
-        """A header block: HEADERS, and CONTINUATION for what the peer's frames are too small for."""
+        """A header block: HEADERS, and CONTINUATION for what the peer's frames are too small for.
+
+        It goes out before any other block is encoded.
+        """
         cdef Py_ssize_t size = PyBytes_GET_SIZE(block)
         cdef Py_ssize_t at = 0
         cdef Py_ssize_t part
@@ -118,12 +121,12 @@ cdef class Http2Sender:
         stream.progress_ns = self.now_ns
         return 0
 
-    cdef int send_headers(self, Http2Stream stream, bytes block) except -1:
-        """Send the response's header block, once."""
+    cdef int send_headers(self, Http2Stream stream, fields) except -1:
+        """Send the response's header fields, as ``Encoder`` takes them, once."""
         if stream.gone or stream.headers_sent:
             return 0
         stream.headers_sent = True
-        return self.put_block(stream, block, False)
+        return self.put_block(stream, self.encoder.encode(fields), False)
 
     cdef int send_data(self, Http2Stream stream, bytes data) except -1:
         """Send ``data``, now or as the windows open."""
@@ -146,15 +149,18 @@ cdef class Http2Sender:
         self.enlist(stream)
         return self.pump()
 
-    cdef int send_trailers(self, Http2Stream stream, bytes block) except -1:
-        """End the stream with a header block, behind the DATA that waits."""
+    cdef int send_trailers(self, Http2Stream stream, fields) except -1:
+        """End the stream with header fields, behind the DATA that waits.
+
+        They are encoded when they leave: the peer decodes blocks in the order in which they come.
+        """
         if stream.gone:
             return 0
         if stream.waiting is not None:
-            stream.trailers = block
+            stream.trailers = fields
             return 0
         stream.headers_sent = True
-        self.put_block(stream, block, True)
+        self.put_block(stream, self.encoder.encode(fields), True)
         return self.end_stream(stream)
 
     cdef int end_stream(self, Http2Stream stream) except -1:
@@ -195,27 +201,37 @@ cdef class Http2Sender:
 
     cdef int send_waiting(self, Http2Stream stream) except -1:
         """One frame of what waits on ``stream``, and its trailers behind the last."""
-        cdef bytes data = stream.waiting[0]
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(data) - stream.offset
-        cdef char* out
-        size = min(size, self.peer_frame_size, self.send_window, stream.send_window)
-        out = self.out.reserve(FRAME_HEAD + size)
-        out = put_frame_head(out, size, DATA, 0, stream.id)
-        memcpy(out, PyBytes_AS_STRING(data) + stream.offset, size)
+        cdef Py_ssize_t size = min(
+            stream.waiting_bytes, self.peer_frame_size, self.send_window, stream.send_window
+        )
+        cdef char* out = self.out.reserve(FRAME_HEAD + size)
+        self.take_waiting(stream, put_frame_head(out, size, DATA, 0, stream.id), size)
         self.spend(stream, size)
         self.output_waits()
-        stream.offset += size
+        if stream.waiting_bytes:
+            return 0
+        stream.waiting = None
+        if stream.trailers is None:
+            return self.drained(stream)
+        self.put_block(stream, self.encoder.encode(stream.trailers), True)
+        return self.end_stream(stream)
+
+    cdef int take_waiting(self, Http2Stream stream, char* out, Py_ssize_t size) except -1:
+        """Copy the first ``size`` bytes of what waits on ``stream`` to ``out``."""
+        cdef bytes data
+        cdef Py_ssize_t part
         stream.waiting_bytes -= size
         self.waiting_bytes -= size
-        if stream.offset == PyBytes_GET_SIZE(data):
-            stream.waiting.popleft()
-            stream.offset = 0
-            if not stream.waiting:
-                stream.waiting = None
-                if stream.trailers is not None:
-                    self.put_block(stream, stream.trailers, True)
-                    return self.end_stream(stream)
-                return self.drained(stream)
+        while size:
+            data = stream.waiting[0]
+            part = min(size, PyBytes_GET_SIZE(data) - stream.offset)
+            memcpy(out, PyBytes_AS_STRING(data) + stream.offset, part)
+            out += part
+            size -= part
+            stream.offset += part
+            if stream.offset == PyBytes_GET_SIZE(data):
+                stream.waiting.popleft()
+                stream.offset = 0
         return 0
 
     cdef bint adjust_windows(self, int64_t change) except -1:

@@ -21,7 +21,7 @@ cdef class Http2Stream:
     cdef object waiting
     cdef Py_ssize_t offset
     cdef readonly Py_ssize_t waiting_bytes
-    cdef bytes trailers
+    cdef object trailers
     cdef bint listed
     cdef int64_t begun_ns
     # When either side last got on with it.

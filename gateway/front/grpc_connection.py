@@ -12,11 +12,10 @@ from typing import Any, Final, Protocol
 from gateway._native.grpc import ReceiveBudget
 from gateway._native.grpc_infer import InferConnection, InferStream
 from gateway._native.http2_limits import Http2Limits
-from gateway._native.http2_protocol import Outlet, ReceiveBuffer
+from gateway._native.http2_protocol import ReceiveBuffer, Scheduler
 from gateway._native.infer_template import InferTemplate
 from gateway._native.ticket import Ticket
-from gateway.clock import monotonic_ns
-from gateway.errors import DeadlineExceeded, GatewayError, RequestTooLarge, ShuttingDown
+from gateway.errors import GatewayError, RequestTooLarge, ShuttingDown
 from gateway.front import grpc_infer
 from gateway.front.grpc_calls import Metadata, error_metadata, status_and_details
 from gateway.front.grpc_metadata import decode_metadata, encode_metadata
@@ -64,7 +63,7 @@ class Shared:
     service: GrpcService
     dispatcher: Dispatcher
     limits: Http2Limits
-    outlet: Outlet
+    scheduler: Scheduler
     buffer: ReceiveBuffer
     budget: ReceiveBudget
     max_message_bytes: int
@@ -79,7 +78,7 @@ class NativeConnection(InferConnection):
         methods = {path.encode(): method for path, method in shared.service.methods.items()}
         super().__init__(
             shared.limits,
-            shared.outlet,
+            shared.scheduler,
             shared.buffer,
             methods,
             shared.max_message_bytes,
@@ -129,7 +128,6 @@ class NativeConnection(InferConnection):
         """The core's: a call begins that it does not serve by itself."""
         if stream.method is self._stream_method:
             stream.errors_as_status = asks_for_status(decode_metadata(stream.head))
-            stream.call = _StreamDeadline(self, stream)
             if self._inference.draining:
                 self.drain_stream(stream, _draining())
         else:
@@ -198,12 +196,13 @@ class NativeConnection(InferConnection):
                 final = {FINAL_FLAG: True}
 
             def reply(answer: InferResponse | GatewayError) -> None:
+                self.forget(stream, pending)
                 encoded = inference.encode(answer, placed, parameters=final, stream=streaming)
                 if isinstance(encoded, bytes):
                     self._send(stream, encoded)
                 else:
                     self.infer_failed(stream, id.encode(), encoded)
-                self.settle(stream, pending)
+                self.settle(stream)
 
             pending = inference.submit(request, reply)
         except Exception as error:
@@ -248,38 +247,15 @@ class NativeConnection(InferConnection):
         def done(_: object) -> None:
             if future.cancelled():
                 return
+            self.forget(stream, future)
             try:
                 then(future.result())
             except Exception as error:
                 self.infer_failed(stream, b"", error)
-            self.settle(stream, future)
+            self.settle(stream)
 
         self.expect(stream, future)
         future.add_done_callback(done)
-
-
-class _StreamDeadline:
-    """Ends a ModelStreamInfer when its deadline passes; what the core calls ``stream.call``."""
-
-    __slots__ = ("_connection", "_stream", "_timer")
-
-    def __init__(self, connection: NativeConnection, stream: InferStream) -> None:
-        self._connection: Final = connection
-        self._stream: Final = stream
-        self._timer: asyncio.TimerHandle | None = None
-        if stream.deadline_ns:
-            remaining_s = max(stream.deadline_ns - monotonic_ns(), 0) / 1e9
-            self._timer = asyncio.get_running_loop().call_later(remaining_s, self._expire)
-
-    def _expire(self) -> None:
-        self._connection.end_with(
-            self._stream, DeadlineExceeded("the deadline of the call has passed")
-        )
-
-    def cancel(self) -> None:
-        """The core's: the call has ended."""
-        if self._timer is not None:
-            self._timer.cancel()
 
 
 def _draining() -> ShuttingDown:

@@ -8,7 +8,7 @@ from typing import Final
 
 from gateway._native.grpc import ReceiveBudget
 from gateway._native.http2_limits import Http2Limits
-from gateway._native.http2_protocol import Outlet, ReceiveBuffer
+from gateway._native.http2_protocol import ReceiveBuffer, Scheduler
 from gateway.clock import monotonic_ns
 from gateway.errors import StartupError
 from gateway.front.grpc_calls import MessageLimit
@@ -99,7 +99,7 @@ class NativeFront:
                 keepalive_time_ns=int(options.keepalive_time_s * 1e9),
                 keepalive_timeout_ns=int(options.keepalive_timeout_s * 1e9),
             ),
-            outlet=Outlet(loop.call_soon),
+            scheduler=Scheduler(loop),
             buffer=ReceiveBuffer(),
             budget=ReceiveBudget(_MESSAGES_IN_PART * options.max_message_bytes),
             max_message_bytes=options.max_message_bytes,

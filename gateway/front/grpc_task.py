@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway._native.grpc_infer import InferStream
 from gateway.clock import monotonic_ns
-from gateway.errors import DeadlineExceeded, Unsupported
+from gateway.errors import Unsupported
 from gateway.front.grpc_calls import Metadata, UnaryMethod
 from gateway.front.grpc_metadata import decode_metadata, encode_metadata
 from gateway.front.http_coding import COMPRESS_FROM, compress, decompress
@@ -27,8 +27,7 @@ class TaskCall:
     """
 
     __slots__ = (
-        "_connection", "_done", "_ended", "_stream", "_task", "_timer", "_trailing", "_unread",
-        "_wakeup",
+        "_connection", "_done", "_ended", "_stream", "_task", "_trailing", "_unread", "_wakeup",
     )  # fmt: skip
 
     def __init__(self, connection: "NativeConnection", stream: InferStream) -> None:
@@ -39,12 +38,7 @@ class TaskCall:
         self._done = False
         self._wakeup: asyncio.Future[None] | None = None
         self._trailing: Metadata = ()
-        loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
-        if stream.deadline_ns:
-            remaining_s = max(stream.deadline_ns - monotonic_ns(), 0) / 1e9
-            self._timer = loop.call_later(remaining_s, self._expire)
-        self._task: Final = loop.create_task(self._serve())
+        self._task: Final = asyncio.get_running_loop().create_task(self._serve())
 
     async def _serve(self) -> None:
         method = self._stream.method
@@ -59,9 +53,6 @@ class TaskCall:
         else:
             self._done = True
             self._connection.complete_call(self._stream, encode_metadata(self._trailing))
-        finally:
-            if self._timer is not None:
-                self._timer.cancel()
 
     async def _only_message(self) -> bytes:
         message = await self.read()
@@ -80,11 +71,6 @@ class TaskCall:
             self._connection.send_message(self._stream, compress(encoding, message), True)
         else:
             self._connection.send_message(self._stream, message)
-
-    def _expire(self) -> None:
-        self._connection.end_with(
-            self._stream, DeadlineExceeded("the deadline of the call has passed")
-        )
 
     # What the handler sees
 
