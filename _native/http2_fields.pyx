@@ -4,17 +4,14 @@ RFC 9113 section 8 says which lists are malformed. A field's own part in that is
 kept as its ``note``: fields of the dynamic table come again with every request.
 """
 
-import re
-
 import cython
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from libc.stdint cimport uint8_t
 
 from gateway._native.hpack cimport Field
 
-#: A field's name as section 8.2.1 has it; a colon may only stand first.
-_NAME = re.compile(rb"[!-9;-@\[-~]+")
-_VALUE = re.compile(rb"(?:[^\x00\r\n\t ](?:[^\x00\r\n]*[^\x00\r\n\t ])?)?")
 #: Section 8.2.2: a connection of HTTP/2 has no fields of its own.
 _OF_CONNECTIONS = frozenset(
     (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
@@ -35,17 +32,43 @@ _MEANINGS = {
 }
 
 
+cdef bint is_name(bytes name) noexcept:
+    """Whether a field may be called so, section 8.2.1: no upper case, no blanks, no colon."""
+    cdef const uint8_t* at = <const uint8_t*>PyBytes_AS_STRING(name)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(name)
+    cdef Py_ssize_t i
+    for i in range(size):
+        if at[i] <= 0x20 or 0x41 <= at[i] <= 0x5A or at[i] >= 0x7F or at[i] == c":":
+            return False
+    return size > 0
+
+
+cdef bint is_value(bytes value) noexcept:
+    """Whether a field may hold this, section 8.2.1: no NUL or line's end, no blanks around it."""
+    cdef const uint8_t* at = <const uint8_t*>PyBytes_AS_STRING(value)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(value)
+    cdef Py_ssize_t i
+    for i in range(size):
+        if at[i] == 0 or at[i] == c"\r" or at[i] == c"\n":
+            return False
+    return size == 0 or not (is_blank(at[0]) or is_blank(at[size - 1]))
+
+
+cdef bint is_blank(uint8_t octet) noexcept:
+    return octet == c" " or octet == c"\t"
+
+
 cdef int classify(Field field) except -1:
     cdef bytes name = field.name
     cdef bytes value = field.value
-    cdef int meaning = _MEANINGS.get(name, ORDINARY)
-    if meaning == ORDINARY and (name in _OF_CONNECTIONS or not _NAME.fullmatch(name)):
+    cdef int meaning = _MEANINGS.get(name, UNSEEN)
+    if meaning == UNSEEN:
+        meaning = ORDINARY if is_name(name) and name not in _OF_CONNECTIONS else MALFORMED
+    if not is_value(value):
         meaning = MALFORMED
-    if not _VALUE.fullmatch(value):
+    elif name == b"te" and value.lower() != b"trailers":
         meaning = MALFORMED
-    if name == b"te" and value.lower() != b"trailers":
-        meaning = MALFORMED
-    if meaning == CONTENT_LENGTH and not (value.isdigit() and len(value) < 19):
+    elif meaning == CONTENT_LENGTH and not (value.isdigit() and len(value) < 19):
         meaning = MALFORMED
     field.note = meaning
     return meaning
