@@ -28,14 +28,15 @@ cdef class GrpcStream(Http2Stream):
     cdef Py_ssize_t message_size
     cdef Py_ssize_t received
     cdef Py_ssize_t held_bytes
+    # Messages that are whole, and not taken yet.
+    cdef Py_ssize_t kept_bytes
+    cdef public bint endless
     # Whether the caller may send no more for now, and what it is owed then.
     cdef bint throttled
     cdef Py_ssize_t ungranted
     cdef readonly bint answered
     # Whether the response's head names an encoding.
     cdef bint coded
-    cdef readonly Py_ssize_t received_bytes
-    cdef readonly Py_ssize_t sent_bytes
 
 
 cdef class GrpcConnection(Http2Protocol):
@@ -60,6 +61,9 @@ cdef class GrpcConnection(Http2Protocol):
     cdef int refuse_http(self, GrpcStream stream, int status) except -1
     cdef bint hold(self, GrpcStream stream, Py_ssize_t size) except -1
     cdef int let_go(self, GrpcStream stream) except -1
+    cdef bint keep(self, GrpcStream stream, Py_ssize_t size) except -1
+    cpdef int release(self, GrpcStream stream, Py_ssize_t size) except -1
+    cdef bint reserve(self, GrpcStream stream, Py_ssize_t size) except -1
     cdef bytes head_block(self)
     cdef bytes ok_block(self)
     cpdef int send_message(self, GrpcStream stream, bytes message, bint compressed=*) except -1

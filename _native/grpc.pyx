@@ -28,7 +28,10 @@ cdef extern from "Python.h":
 cdef enum:
     PREFIX = 5
     # A message is given so much memory on its own word.
-    FIRST_BYTES = 1 << 16
+    FIRST_BYTES = 1 << 12
+    # Of what a caller sent so much is said back to it, and so much is said at all.
+    MOST_ECHOED = 100
+    MOST_DETAILS = 4096
     # By which a deadline is found later than it passes: a queue that holds the request finds it
     # first, and can tell more.
     LATE_NS = 5_000_000
@@ -50,7 +53,7 @@ _OK = ((b"grpc-status", b"0", "index"),)
 
 
 cdef class ReceiveBudget:
-    """Memory for messages that have come in part, over all connections of a server.
+    """Memory for messages on their way in, over all connections of a server.
 
     Attributes:
         held_bytes: what they hold.
@@ -70,7 +73,8 @@ cdef class GrpcStream(Http2Stream):
         deadline_ns: when the caller stops waiting, monotonic nanoseconds; 0 for never.
         call: whoever serves it; its ``cancel()`` is called when nobody waits any more.
         answered: whether its status has been given.
-        received_bytes, sent_bytes: sizes of its DATA and of its messages, for the access log.
+        endless: whether its input may pause between messages for as long as it likes; set by
+            whoever serves it.
     """
 
     def __dealloc__(self):
@@ -135,7 +139,7 @@ cdef class GrpcConnection(Http2Protocol):
             timeout = timeout_ns(head.timeout)
             if timeout < 0:
                 return self.fail_call(
-                    call, INVALID_ARGUMENT, f"{head.timeout!r} is no grpc-timeout"
+                    call, INVALID_ARGUMENT, f"{shown(head.timeout)!r} is no grpc-timeout"
                 )
             if timeout == 0:
                 return self.fail_call(call, DEADLINE_EXCEEDED, "the call's deadline is its start")
@@ -146,14 +150,14 @@ cdef class GrpcConnection(Http2Protocol):
                 call,
                 UNIMPLEMENTED,
                 f"the messages' encoding is one of {', '.join(e.decode() for e in _ENCODINGS)}, "
-                f"not {head.encoding.decode('ascii', 'replace')}",
+                f"not {shown(head.encoding)}",
             )
         call.method = self.methods.get(head.path)
         if call.method is None:
             return self.fail_call(
                 call,
                 UNIMPLEMENTED,
-                f"there is no method {head.path.decode('ascii', 'replace')} here",
+                f"there is no method {shown(head.path)} here",
             )
         return self.call_begun(call)
 
@@ -220,7 +224,6 @@ cdef class GrpcConnection(Http2Protocol):
         cdef GrpcStream call = <GrpcStream>stream
         cdef Py_ssize_t left = size
         cdef Py_ssize_t used
-        call.received_bytes += size
         while left and not call.answered and not call.gone:
             if call.message == NULL:
                 used = self.begin_message(call, data, left)
@@ -263,7 +266,8 @@ cdef class GrpcConnection(Http2Protocol):
             stream.message_size = length
             stream.received = 0
             stream.message = new_bytes(NULL, min(length, FIRST_BYTES))
-            self.widen(stream, length - (size - used))
+            if not stream.throttled:
+                self.widen(stream, length - (size - used))
         return used
 
     cdef Py_ssize_t fill_message(
@@ -289,15 +293,8 @@ cdef class GrpcConnection(Http2Protocol):
 
     cdef bint hold(self, GrpcStream stream, Py_ssize_t size) except -1:
         """Reserve ``size`` bytes in all for the message of ``stream``, or fail the call."""
-        if self.budget.held_bytes - stream.held_bytes + size > self.budget.max_bytes:
-            self.fail_call(
-                stream,
-                RESOURCE_EXHAUSTED,
-                f"the server holds {self.budget.held_bytes} bytes of messages that have come in "
-                f"part, of at most {self.budget.max_bytes}; send it again later",
-            )
+        if not self.reserve(stream, size - stream.held_bytes):
             return False
-        self.budget.held_bytes += size - stream.held_bytes
         stream.held_bytes = size
         return True
 
@@ -308,6 +305,32 @@ cdef class GrpcConnection(Http2Protocol):
         self.budget.held_bytes -= stream.held_bytes
         stream.held_bytes = 0
         return 0
+
+    cdef bint keep(self, GrpcStream stream, Py_ssize_t size) except -1:
+        """Reserve ``size`` bytes for a message that is whole but not taken, or fail the call."""
+        if not self.reserve(stream, size):
+            return False
+        stream.kept_bytes += size
+        return True
+
+    cpdef int release(self, GrpcStream stream, Py_ssize_t size) except -1:
+        """Messages of ``size`` bytes were taken."""
+        size = min(size, stream.kept_bytes)
+        stream.kept_bytes -= size
+        self.budget.held_bytes -= size
+        return 0
+
+    cdef bint reserve(self, GrpcStream stream, Py_ssize_t size) except -1:
+        if size > 0 and self.budget.held_bytes + size > self.budget.max_bytes:
+            self.fail_call(
+                stream,
+                RESOURCE_EXHAUSTED,
+                f"the server holds {self.budget.held_bytes} bytes of messages that are not complete "
+                f"or not taken yet, of at most {self.budget.max_bytes}; send it again later",
+            )
+            return False
+        self.budget.held_bytes += size
+        return True
 
     cdef int request_ended(self, Http2Stream stream) except -1:
         cdef GrpcStream call = <GrpcStream>stream
@@ -378,7 +401,6 @@ cdef class GrpcConnection(Http2Protocol):
             self.send_headers(
                 stream, (*_HEAD, (b"grpc-encoding", encoding)) if stream.coded else _HEAD
             )
-        stream.sent_bytes += size
         if self.fits(stream, PREFIX + size):
             out = self.out.reserve(FRAME_HEAD + PREFIX + size)
             out = put_frame_head(out, PREFIX + size, DATA, 0, stream.id)
@@ -407,7 +429,7 @@ cdef class GrpcConnection(Http2Protocol):
             return 0
         fields = [
             (b"grpc-status", b"%d" % code),
-            (b"grpc-message", percent_encode(details)),
+            (b"grpc-message", percent_encode(details[:MOST_DETAILS])),
             *metadata,
         ]
         if not stream.headers_sent:
@@ -420,12 +442,17 @@ cdef class GrpcConnection(Http2Protocol):
         served_by, stream.call = stream.call, None
         stream.answered = True
         self.let_go(stream)
+        self.release(stream, stream.kept_bytes)
         if served_by is not None:
             served_by.cancel()
         return 0
 
     cdef int stream_lost(self, Http2Stream stream) except -1:
         return self.end_call(<GrpcStream>stream)
+
+    cdef bint may_pause(self, Http2Stream stream) noexcept:
+        cdef GrpcStream call = <GrpcStream>stream
+        return call.throttled or (call.endless and call.prefix_seen == 0)
 
     cdef int drained(self, Http2Stream stream) except -1:
         cdef GrpcStream call = <GrpcStream>stream
@@ -442,7 +469,8 @@ cdef class GrpcConnection(Http2Protocol):
 
     cdef int message_received(self, GrpcStream stream, bytes message, bint compressed) except -1:
         """A message of the call has come."""
-        stream.call.receive(message, compressed)
+        if self.keep(stream, PyBytes_GET_SIZE(message)):
+            stream.call.receive(message, compressed)
         return 0
 
     cdef int input_ended(self, GrpcStream stream) except -1:
@@ -453,8 +481,9 @@ cdef class GrpcConnection(Http2Protocol):
     def begin(self, stream):
         """A call begins; sets ``stream.call`` to what takes its messages.
 
-        That has the methods ``receive(message, compressed)``, ``end()``, ``cancel()``, and
-        ``drained()``, which is called when nothing waits to be sent any more.
+        That has the methods ``receive(message, compressed)``, whose message counts as kept until
+        ``release``; ``end()``; ``cancel()``; and ``drained()``, which is called when nothing waits
+        to be sent any more.
         """
         raise NotImplementedError
 
@@ -474,3 +503,9 @@ cdef bint is_grpc(bytes content_type) except -1:
 cdef bint is_plain(bytes encoding) except -1:
     """Whether messages in ``encoding`` are as they are."""
     return encoding is None or encoding == b"identity"
+
+
+cdef str shown(bytes text):
+    """The beginning of what a caller sent, for a message to it."""
+    plain = text[:MOST_ECHOED].decode("ascii", "backslashreplace")
+    return plain if len(text) <= MOST_ECHOED else plain + "..."

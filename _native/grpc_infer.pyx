@@ -10,7 +10,7 @@ import cython
 
 from cpython.buffer cimport PyBUF_ND, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport INT32_MAX, int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy
 
 from gateway._native.grpc cimport GrpcConnection, GrpcStream
@@ -35,6 +35,8 @@ cdef enum:
     # be sent, before the caller is let send no more.
     MOST_PENDING = 1024
     MOST_WAITING = 1 << 20
+    # Protobuf's limit, less what a ModelStreamInferResponse adds.
+    MOST_ANSWER = 0x7FFFFFF0
     UNIMPLEMENTED = 12
 
 
@@ -61,17 +63,20 @@ cdef class InferCall:
             connection.answer(self, arrays)
         except Exception as error:
             connection.infer_failed(stream, self.id[: self.id_size], error)
-        connection.settle(stream)
-        self.close()
+        finally:
+            self.close()
+            connection.settle(stream)
 
     def fail(self, error):
         """The lane's: there is no answer."""
         cdef InferConnection connection = self.connection
         cdef InferStream stream = self.stream
         self.leave_stream()
-        connection.infer_failed(stream, self.id[: self.id_size], error)
-        connection.settle(stream)
-        self.close()
+        try:
+            connection.infer_failed(stream, self.id[: self.id_size], error)
+        finally:
+            self.close()
+            connection.settle(stream)
 
     def cancel(self):
         """Nobody waits any more."""
@@ -122,6 +127,7 @@ cdef class InferConnection(GrpcConnection):
             return 0
         if stream.method is self.stream_method:
             (<InferStream>stream).pending = {}
+            stream.endless = True
         self.begin(stream)
         return 0
 
@@ -132,8 +138,10 @@ cdef class InferConnection(GrpcConnection):
                 return self.fail_call(
                     stream, UNIMPLEMENTED, "ModelInfer takes one message, and a second one came"
                 )
-            call.request = message
-            call.request_compressed = compressed
+            # It may be long until the caller ends its side.
+            if self.keep(stream, PyBytes_GET_SIZE(message)):
+                call.request = message
+                call.request_compressed = compressed
             return 0
         if stream.method is self.stream_method:
             if not call.input_over:
@@ -152,6 +160,7 @@ cdef class InferConnection(GrpcConnection):
                     stream, UNIMPLEMENTED, "ModelInfer takes one message, and none came"
                 )
             call.request = None
+            self.release(stream, PyBytes_GET_SIZE(message))
             return self.infer(call, message, call.request_compressed)
         if stream.method is self.stream_method:
             call.input_over = True
@@ -258,6 +267,15 @@ cdef class InferConnection(GrpcConnection):
                 request.cancel()
         return 0
 
+    def drain_inference(self, error):
+        """Serve no further request by itself: ``infer_unknown`` has to refuse it.
+
+        Every ModelStreamInfer ends with ``error`` once what it has read is answered.
+        """
+        self.templates = {}
+        for stream in list(self.streams.values()):
+            self.drain_stream(stream, error)
+
     def drain_stream(self, InferStream stream not None, error):
         """Read no further requests of a ModelStreamInfer; ``error`` ends it when all is answered."""
         if stream.pending is not None and not stream.input_over:
@@ -284,6 +302,8 @@ cdef class InferConnection(GrpcConnection):
             if not template.described(views):
                 template.describe(views)
             size = template.answer_size(views, call.id_size)
+            if size > MOST_ANSWER:
+                raise ValueError(f"an answer of {size} bytes is over protobuf's limit of {INT32_MAX}")
             if stream.pending is not None:
                 return self.send_stream_answer(call, views, size)
             if self.fits(stream, PREFIX + size) and not stream.headers_sent:

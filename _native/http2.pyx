@@ -4,10 +4,6 @@ Bytes that were received go in with the time; what is to be sent waits in ``out`
 is a subclass in the core, or any object given as ``handler``. It is told of a request's head, its
 data and its end, and answers with the methods of the sending half; ``stream_lost`` tells it that
 nobody wants the answer any more.
-
-What the peer does wrong is an error of one stream, which is reset, or of the connection, which
-then has ``failed``: it says why in a GOAWAY and takes nothing more. What is not wrong but costs
-more than it moves is rationed, see ``Http2Limits``.
 """
 
 import re
@@ -26,7 +22,6 @@ from gateway._native.http2_frames cimport (
     END_HEADERS,
     END_STREAM,
     ENHANCE_YOUR_CALM,
-    FIRST_WINDOW,
     FLOW_CONTROL_ERROR,
     FRAME_SIZE_ERROR,
     GOAWAY,
@@ -53,20 +48,16 @@ from gateway._native.http2_frames cimport (
     put_u32,
     read_u32,
 )
-from gateway._native.http2_framer cimport Http2Framer
-from gateway._native.http2_limits cimport Http2Limits, afford
+from gateway._native.http2_limits cimport Http2Limits
 from gateway._native.http2_stream cimport Http2Stream
+from gateway._native.http2_streams cimport Http2Streams
 
 from gateway._native.hpack import HpackError
 from gateway._native.http2_framer import Http2Error, NotHttp2
 
 cdef enum:
-    # Streams that we ended early and whose peer may not know yet: frames for them are no error.
-    REMEMBERED_RESETS = 256
     # A stream that the peer resets earlier than this is one that it never wanted.
     RAPID_NS = 20_000_000
-    # A window that is opened by less than this, while DATA waits for it, is a nuisance.
-    DRIBBLE = 16
 
 # A request line of any method, but not a preface that went wrong.
 _HTTP1 = re.compile(rb"(?!PRI \*)[A-Z]+ [/*h]")
@@ -81,15 +72,12 @@ _DRAIN_PING = b"draining"
 _KEEPALIVE_PING = b"are you?"
 
 
-cdef class Http2Connection(Http2Framer):
+cdef class Http2Connection(Http2Streams):
     """One connection. For one thread.
 
     Attributes:
-        limits: what the peer is held to.
         decoder: reads header blocks.
-        last_stream: the highest stream that the peer has opened; 0 for none.
         draining: whether ``drain`` was called: the connection ends with its last stream.
-        failed: whether the connection is broken: send what is in ``out``, then close it.
         done: whether there is nothing left to do but to send what is in ``out`` and to close.
 
     Args:
@@ -101,12 +89,9 @@ cdef class Http2Connection(Http2Framer):
     """
 
     def __init__(self, Http2Limits limits not None, int64_t now_ns, handler=None):
-        self.limits = limits
+        super().__init__(limits)
         self.handler = handler
         self.decoder = Decoder(max_list_size=limits.max_header_bytes)
-        self.reset_lately = {}
-        self.served_until = INT32_MAX
-        self.recv_window = FIRST_WINDOW
         self.now_ns = self.begun_ns = self.heard_ns = now_ns
         self.announce()
 
@@ -122,7 +107,6 @@ cdef class Http2Connection(Http2Framer):
             out[1] = name
             out = put_u32(out + 2, value)
         self.put_control(SETTINGS, 0, 0, settings, 18)
-        self.owed = limits.connection_window - FIRST_WINDOW
         self.grant_connection()
 
     @property
@@ -134,7 +118,10 @@ cdef class Http2Connection(Http2Framer):
     # Input
 
     def receive(self, const uint8_t[::1] data, int64_t now_ns):
-        """Take bytes from the peer. Raises what the layer above raises, nothing of its own."""
+        """Take bytes from the peer.
+
+        Raises what the layer above raises, nothing of its own; the connection has ``failed`` then.
+        """
         if data.shape[0]:
             self.feed(&data[0], data.shape[0], now_ns)
 
@@ -148,6 +135,9 @@ cdef class Http2Connection(Http2Framer):
             self.fail(error.code, str(error))
         except NotHttp2 as error:
             self.refuse_http1(error.args[0])
+        except BaseException:
+            self.fail(INTERNAL_ERROR, "the server failed")
+            raise
         return 0
 
     def refuse_http1(self, bytes begun):
@@ -197,6 +187,13 @@ cdef class Http2Connection(Http2Framer):
         else:
             self.nuisance(f"frames of type {type}")
         return 0
+
+    cdef int data_begun(
+        self, int flags, uint32_t number, Py_ssize_t size, Py_ssize_t padding
+    ) except -1:
+        if self.block_stream or not self.settings_seen:
+            raise Http2Error(PROTOCOL_ERROR, "DATA before SETTINGS or within a header block")
+        return Http2Streams.data_begun(self, flags, number, size, padding)
 
     # Header blocks
 
@@ -308,112 +305,19 @@ cdef class Http2Connection(Http2Framer):
             return self.reset(stream, PROTOCOL_ERROR)
         return self.remote_end(stream)
 
-    # DATA
-
-    cdef int data_begun(
-        self, int flags, uint32_t number, Py_ssize_t size, Py_ssize_t padding
-    ) except -1:
-        cdef Http2Stream stream
-        if self.block_stream:
-            raise Http2Error(PROTOCOL_ERROR, "DATA within a header block")
-        if number == 0 or number > self.last_stream or not self.settings_seen:
-            raise Http2Error(PROTOCOL_ERROR, f"DATA for stream {number}, which is not open")
-        self.recv_window -= size
-        if self.recv_window < 0:
-            raise Http2Error(FLOW_CONTROL_ERROR, "more DATA than the connection's window allows")
-        self.owed += size
-        self.grant_connection()
-        stream = self.streams.get(number)
-        if not self.accepts_data(stream, number, size, self.data_left):
-            stream = None
-        self.data_stream = stream
-        self.data_ends_stream = flags & END_STREAM
-        if self.data_left == 0 and not flags & END_STREAM:
-            self.nuisance("empty DATA")
-        elif stream is not None:
-            stream.progress_ns = self.now_ns
-            if size != self.data_left:
-                self.grant(stream, size - self.data_left)
-        return 0
-
-    cdef bint accepts_data(
-        self, Http2Stream stream, uint32_t number, Py_ssize_t size, Py_ssize_t data
-    ) except -1:
-        """Whether anybody wants a DATA frame of ``size`` bytes; resets the stream if it is wrong."""
-        if stream is None:
-            # What was on its way when we reset the stream is no error.
-            if number not in self.reset_lately and number <= self.served_until:
-                self.refuse(number, STREAM_CLOSED)
-            return False
-        if stream.remote_closed:
-            self.reset(stream, STREAM_CLOSED)
-            return False
-        stream.recv_window -= size
-        if stream.recv_window < 0:
-            self.reset(stream, FLOW_CONTROL_ERROR)
-            return False
-        if stream.length_left >= 0:
-            stream.length_left -= data
-            if stream.length_left < 0:
-                self.reset(stream, PROTOCOL_ERROR)
-                return False
-        return True
-
-    cdef int payload_received(self, const uint8_t* data, Py_ssize_t size) except -1:
-        if self.data_stream is not None and not self.data_stream.gone:
-            self.data_received(self.data_stream, data, size)
-        return 0
-
-    cdef int data_ended(self) except -1:
-        cdef Http2Stream stream = self.data_stream
-        self.data_stream = None
-        if stream is not None and self.data_ends_stream and not stream.gone:
-            self.remote_end(stream)
-        return 0
-
-    cdef int remote_end(self, Http2Stream stream) except -1:
-        """The peer has ended its side."""
-        if stream.length_left > 0:
-            return self.reset(stream, PROTOCOL_ERROR)
-        stream.remote_closed = True
-        if stream.local_closed:
-            return self.drop(stream, False)
-        return self.request_ended(stream)
-
-    cdef int grant(self, Http2Stream stream, int64_t size) except -1:
-        """``size`` bytes of the stream were taken: the peer may send as many, in time."""
-        stream.owed += size
-        if 2 * stream.owed >= self.limits.stream_window and not stream.remote_closed:
-            self.put_u32_frame(WINDOW_UPDATE, stream.id, <uint32_t>stream.owed)
-            stream.recv_window += stream.owed
-            stream.owed = 0
-        return 0
-
-    cdef int widen(self, Http2Stream stream, int64_t size) except -1:
-        """``size`` more bytes are expected and wanted: let the peer send them without waiting."""
-        size = min(size - stream.recv_window, INT32_MAX - stream.recv_window)
-        if size > 0 and not stream.remote_closed:
-            self.put_u32_frame(WINDOW_UPDATE, stream.id, <uint32_t>size)
-            stream.recv_window += size
-            stream.owed -= size
-        return 0
-
-    cdef int grant_connection(self) except -1:
-        """Let the peer send on: what it has sent is taken at once, or refused by stream."""
-        if 2 * self.owed >= self.limits.connection_window and self.owed > 0:
-            self.put_u32_frame(WINDOW_UPDATE, 0, <uint32_t>self.owed)
-            self.recv_window += self.owed
-            self.owed = 0
-        return 0
-
     # Control frames
+
+    cdef int check_begun(self, uint32_t number, str frame) except -1:
+        """Whether ``number`` is, or was, a stream of the peer's."""
+        if number > self.last_stream or number & 1 == 0:
+            raise Http2Error(PROTOCOL_ERROR, f"{frame} for stream {number}, which is idle")
+        return 0
 
     cdef int take_reset(self, uint32_t number, Py_ssize_t size) except -1:
         cdef Http2Stream stream
         if size != 4:
             raise Http2Error(FRAME_SIZE_ERROR, f"an RST_STREAM of {size} bytes")
-        if number > self.last_stream:
-            raise Http2Error(PROTOCOL_ERROR, f"RST_STREAM for stream {number}, which is idle")
+        self.check_begun(number, "RST_STREAM")
         stream = self.streams.get(number)
         if stream is None:
             return 0
@@ -426,6 +330,9 @@ cdef class Http2Connection(Http2Framer):
 
     cdef int take_settings(self, int flags, const uint8_t* payload, Py_ssize_t size) except -1:
         cdef Py_ssize_t at
+        cdef int64_t window = self.peer_window
+        cdef int64_t value
+        cdef int name
         if size % 6 or (flags & ACK and size):
             raise Http2Error(FRAME_SIZE_ERROR, f"a SETTINGS of {size} bytes")
         if flags & ACK:
@@ -436,7 +343,17 @@ cdef class Http2Connection(Http2Framer):
             self.nuisance("SETTINGS")
         self.settings_seen = True
         for at in range(0, size, 6):
-            self.take_setting(payload[at] << 8 | payload[at + 1], read_u32(payload + at + 2))
+            name = payload[at] << 8 | payload[at + 1]
+            value = read_u32(payload + at + 2)
+            if name == INITIAL_WINDOW_SIZE:
+                if value > INT32_MAX:
+                    raise Http2Error(FLOW_CONTROL_ERROR, f"INITIAL_WINDOW_SIZE is {value}")
+                window = value
+            else:
+                self.take_setting(name, value)
+        # Once, by the last value: it touches every stream.
+        if window != self.peer_window and not self.adjust_windows(window - self.peer_window):
+            raise Http2Error(FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE overflows a window")
         self.put_control(SETTINGS, ACK, 0, NULL, 0)
         return self.pump()
 
@@ -446,11 +363,6 @@ cdef class Http2Connection(Http2Framer):
         elif name == ENABLE_PUSH:
             if value > 1:
                 raise Http2Error(PROTOCOL_ERROR, f"ENABLE_PUSH is {value}")
-        elif name == INITIAL_WINDOW_SIZE:
-            if value > INT32_MAX:
-                raise Http2Error(FLOW_CONTROL_ERROR, f"INITIAL_WINDOW_SIZE is {value}")
-            if not self.adjust_windows(value - self.peer_window):
-                raise Http2Error(FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE overflows a window")
         elif name == MAX_FRAME_SIZE:
             if not 16384 <= value <= LARGEST_FRAME_SIZE:
                 raise Http2Error(PROTOCOL_ERROR, f"MAX_FRAME_SIZE is {value}")
@@ -460,7 +372,11 @@ cdef class Http2Connection(Http2Framer):
     cdef int take_ping(self, int flags, const uint8_t* payload, Py_ssize_t size) except -1:
         if size != 8:
             raise Http2Error(FRAME_SIZE_ERROR, f"a PING of {size} bytes")
-        self.nuisance("PING")
+        # A peer measures its way to us with PINGs while answers come, and may.
+        if self.moved:
+            self.moved = False
+        else:
+            self.nuisance("PING")
         if not flags & ACK:
             return self.put_control(PING, ACK, 0, payload, 8)
         self.pinged_ns = 0
@@ -475,10 +391,6 @@ cdef class Http2Connection(Http2Framer):
         if size != 4:
             raise Http2Error(FRAME_SIZE_ERROR, f"a WINDOW_UPDATE of {size} bytes")
         increment = read_u32(payload) & 0x7FFFFFFF
-        if number > self.last_stream:
-            raise Http2Error(PROTOCOL_ERROR, f"WINDOW_UPDATE for stream {number}, which is idle")
-        if increment < DRIBBLE and self.waiting_bytes:
-            self.nuisance("small WINDOW_UPDATE")
         if number == 0:
             if increment == 0:
                 raise Http2Error(PROTOCOL_ERROR, "a WINDOW_UPDATE by nothing")
@@ -486,6 +398,7 @@ cdef class Http2Connection(Http2Framer):
             if self.send_window > INT32_MAX:
                 raise Http2Error(FLOW_CONTROL_ERROR, "WINDOW_UPDATE overflows the window")
             return self.pump()
+        self.check_begun(number, "WINDOW_UPDATE")
         stream = self.streams.get(number)
         if stream is None:
             return 0
@@ -499,85 +412,6 @@ cdef class Http2Connection(Http2Framer):
         self.enlist(stream)
         return self.pump()
 
-    # Errors and ends
-
-    cdef int nuisance(self, str what) except -1:
-        """Charge for a frame that moves nothing."""
-        if not afford(
-            &self.nuisances_paid_ns,
-            self.now_ns,
-            self.limits.nuisances_per_s,
-            self.limits.burst,
-        ):
-            raise Http2Error(ENHANCE_YOUR_CALM, f"too many frames that move nothing: {what}")
-        return 0
-
-    cdef int charge_reset(self) except -1:
-        """Charge for a stream that was begun in vain, whoever reset it."""
-        if not afford(
-            &self.resets_paid_ns, self.now_ns, self.limits.resets_per_s, self.limits.burst
-        ):
-            raise Http2Error(ENHANCE_YOUR_CALM, "too many streams are reset")
-        return 0
-
-    cdef int fail(self, int code, str message) except -1:
-        """Say why the connection ends, and end it; requests in flight are lost."""
-        if self.failed:
-            return 0
-        self.put_goaway(self.last_stream, code, message.encode()[:200])
-        self.lose()
-        return 0
-
-    def lose(self):
-        """The connection is gone: nobody waits for its streams any more."""
-        self.failed = True
-        for stream in list(self.streams.values()):
-            self.drop(stream, True)
-
-    cdef int refuse(self, uint32_t number, int code) except -1:
-        """Reset a stream that is not, or no more, among ``streams``."""
-        cdef Http2Stream stream = self.streams.get(number)
-        if stream is not None:
-            return self.reset(stream, code)
-        self.put_u32_frame(RST_STREAM, number, code)
-        self.remember(number)
-        return self.charge_reset()
-
-    cdef int reset(self, Http2Stream stream, int code) except -1:
-        """Reset a stream over an error, the peer's or ours."""
-        if stream.gone:
-            return 0
-        self.put_u32_frame(RST_STREAM, stream.id, code)
-        self.remember(stream.id)
-        self.drop(stream, True)
-        return self.charge_reset()
-
-    cdef int remember(self, uint32_t number) except -1:
-        """The peer may go on sending on a stream that we ended, until it hears of it."""
-        self.reset_lately[number] = None
-        if len(self.reset_lately) > REMEMBERED_RESETS:
-            del self.reset_lately[next(iter(self.reset_lately))]
-        return 0
-
-    cdef int drop(self, Http2Stream stream, bint lost) except -1:
-        """Take a stream off the books; ``lost`` if its request or its answer came to nothing."""
-        if stream.gone:
-            return 0
-        stream.gone = True
-        self.streams.pop(stream.id, None)
-        if stream.waiting is not None:
-            self.forget_waiting(stream)
-        if lost:
-            self.stream_lost(stream)
-        return 0
-
-    cdef int stream_ended(self, Http2Stream stream) except -1:
-        if not stream.remote_closed:
-            # Answered early: what the peer has still to say is not wanted.
-            self.put_u32_frame(RST_STREAM, stream.id, NO_ERROR)
-            self.remember(stream.id)
-        return self.drop(stream, False)
-
     def drain(self, now_ns):
         """Take what is on its way, then no more streams; ends with the last of them.
 
@@ -586,10 +420,19 @@ cdef class Http2Connection(Http2Framer):
         """
         if self.draining or self.failed:
             return
+        if self.preface_seen == 0:
+            # A peer that has said nothing would not understand it.
+            self.lose()
+            return
         self.now_ns = now_ns
         self.draining = True
         self.put_goaway(INT32_MAX, NO_ERROR, b"")
         self.put_control(PING, 0, 0, PyBytes_AS_STRING(_DRAIN_PING), 8)
+
+    def pause_writing(self):
+        """The transport is full: DATA waits from now on."""
+        self.write_paused = True
+        self.paused_ns = self.now_ns
 
     def leave(self):
         """Serve no stream beyond those that are there."""
@@ -606,8 +449,6 @@ cdef class Http2Connection(Http2Framer):
         if self.failed:
             return
         self.now_ns = now_ns
-        if not self.write_paused:
-            self.paused_ns = now_ns
         try:
             if not self.settings_seen and self.begun_ns < late_ns:
                 raise Http2Error(ENHANCE_YOUR_CALM, "no SETTINGS for too long")
@@ -615,7 +456,7 @@ cdef class Http2Connection(Http2Framer):
                 raise Http2Error(ENHANCE_YOUR_CALM, "a frame takes too long")
             if self.block_stream and self.block_since_ns < late_ns:
                 raise Http2Error(ENHANCE_YOUR_CALM, "a header block takes too long")
-            if self.paused_ns < late_ns:
+            if self.write_paused and self.paused_ns < late_ns:
                 raise Http2Error(ENHANCE_YOUR_CALM, "nothing was read for too long")
             self.check_streams()
             self.check_peer()
@@ -629,7 +470,7 @@ cdef class Http2Connection(Http2Framer):
             if stream.progress_ns >= late_ns:
                 continue
             if stream.waiting is not None or not (stream.remote_closed or self.may_pause(stream)):
-                self.reset(stream, CANCEL)
+                self.give_up(stream, CANCEL)
         return 0
 
     def check_peer(self):
@@ -693,7 +534,4 @@ cdef class Http2Connection(Http2Framer):
 
     def reset_stream(self, Http2Stream stream not None, int code):
         """Give a stream up."""
-        try:
-            self.reset(stream, code)
-        except Http2Error as error:
-            self.fail(error.code, str(error))
+        self.give_up(stream, code)

@@ -32,3 +32,8 @@ cdef inline bint afford(
         return False
     paid_until_ns[0] += interval_ns
     return True
+
+
+cdef inline void give_back(int64_t* paid_until_ns, int64_t per_s) noexcept:
+    """Put one back into the bucket."""
+    paid_until_ns[0] -= 1000000000 // per_s

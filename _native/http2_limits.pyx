@@ -17,9 +17,13 @@ cdef class Http2Limits:
         keepalive_time_ns, keepalive_timeout_ns: after how long a silence the peer is sent a PING,
             and how long after that the connection is closed.
         burst: resets, and nuisances, that come with no delay between them.
-        resets_per_s: streams that are reset, by either side, in the long run.
-        nuisances_per_s: frames that cost work and move nothing (PING, SETTINGS, PRIORITY, unknown
-            ones, empty DATA and the like) in the long run.
+        resets_per_s: streams that are begun in vain, in the long run, beyond as many as are
+            answered: those that the peer resets at once, and those that its errors have us reset.
+        nuisances_per_s: frames that cost work and move nothing (SETTINGS, PRIORITY, unknown ones,
+            empty DATA, a PING when nothing was sent since the last, and the like) in the long run.
+
+    Raises:
+        ValueError: a rate is not positive.
     """
 
     def __init__(
@@ -29,7 +33,7 @@ cdef class Http2Limits:
         max_header_bytes=65536,
         stream_window=1 << 20,
         connection_window=1 << 24,
-        max_waiting_bytes=1 << 26,
+        max_waiting_bytes=1 << 28,
         read_timeout_ns=60_000_000_000,
         keepalive_time_ns=7_200_000_000_000,
         keepalive_timeout_ns=20_000_000_000,
@@ -37,6 +41,8 @@ cdef class Http2Limits:
         resets_per_s=100,
         nuisances_per_s=100,
     ):
+        if min(resets_per_s, nuisances_per_s, burst) < 1:
+            raise ValueError("rates and bursts are at least 1")
         self.max_concurrent_streams = max_concurrent_streams
         self.max_header_bytes = max_header_bytes
         self.stream_window = stream_window

@@ -23,10 +23,10 @@ cdef class Http2Protocol(Http2Connection):
     cdef readonly object transport
     cdef Scheduler scheduler
     cdef ReceiveBuffer buffer
-    cdef object view
     cdef bint receiving
     cdef bint flush_is_due
     cdef bint reading_paused
+    cdef int64_t ended_ns
 
 
 cdef int64_t monotonic_ns() noexcept nogil

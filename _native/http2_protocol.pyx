@@ -1,7 +1,7 @@
 """An HTTP/2 connection as an event loop drives it.
 
-It is a buffered protocol in asyncio's sense and a client of its transport, and knows no more of
-either. All connections of a server receive into one buffer, because what is in it is taken before
+It has the methods of asyncio's buffered protocol, is a client of its transport, and knows no more of
+either. (uvloop goes by the methods; asyncio's own loop wants the base class, too.) All connections of a server receive into one buffer, because what is in it is taken before
 the next one reads; and what they have to say leaves once a turn of the loop, not once a frame.
 """
 
@@ -10,9 +10,8 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from gateway._native.http2 cimport Http2Connection
 
-cdef enum:
-    # Of what must be said and nobody takes, so much is kept before no more is listened to.
-    MOST_UNSENT = 1 << 20
+# How long the peer of a connection that has ended may take to read the last of it.
+cdef int64_t LINGER_NS = 5_000_000_000
 
 
 cdef int64_t monotonic_ns() noexcept nogil:
@@ -45,9 +44,17 @@ cdef class Scheduler:
         """Send what waits on every connection."""
         cdef Http2Protocol protocol
         cdef list waiting = self.waiting
+        broken = None
         self.waiting = []
         for protocol in waiting:
-            protocol.flush()
+            try:
+                protocol.flush()
+            except Exception as error:
+                # What is wrong with one connection is nothing to the others.
+                protocol.abort()
+                broken = error
+        if broken is not None:
+            raise broken
 
 
 cdef class ReceiveBuffer:
@@ -103,13 +110,13 @@ cdef class Http2Protocol(Http2Connection):
 
     def pause_writing(self):
         """Asyncio's: the transport is full."""
-        self.write_paused = True
+        self.now_ns = monotonic_ns()
+        super().pause_writing()
 
     def resume_writing(self):
         """Asyncio's: the transport takes more."""
         self.now_ns = monotonic_ns()
-        self.write_paused = False
-        self.pump()
+        super().resume_writing()
         self.flush()
         if self.reading_paused and not self.write_paused:
             self.reading_paused = False
@@ -124,13 +131,13 @@ cdef class Http2Protocol(Http2Connection):
         return 0
 
     def flush(self):
-        """Hand what waits to the transport; closes it where there is nothing more to come."""
+        """Hand what waits to the transport; close it where there is nothing more to come."""
         if self.transport is None or (self.preface_seen == 0 and not self.failed):
             self.flush_is_due = False
             return
         # What is written below is said below.
         self.flush_is_due = True
-        while self.out.size and not (self.write_paused and self.out.size < MOST_UNSENT):
+        while self.out.size and not self.write_paused:
             self.transport.write(self.out.take())
             if self.waiting_bytes:
                 self.pump()
@@ -138,10 +145,22 @@ cdef class Http2Protocol(Http2Connection):
         if self.done and not self.out.size:
             self.transport.close()
         elif self.write_paused and self.out.size and not self.reading_paused:
+            # Whoever does not listen is not listened to: what it asks would be kept, too.
             self.reading_paused = True
             self.transport.pause_reading()
 
-    def tick(self, now_ns):
-        """See what has taken too long, and say so."""
+    def tick(self, int64_t now_ns):
+        """See what has taken too long, and say so; end a connection that does not end by itself."""
         super().tick(now_ns)
-        self.flush()
+        if not self.done:
+            self.flush()
+        elif self.ended_ns == 0:
+            self.ended_ns = now_ns
+            self.flush()
+        elif now_ns - self.ended_ns > LINGER_NS:
+            self.abort()
+
+    def abort(self):
+        """End the connection now, and whatever is in flight."""
+        if self.transport is not None:
+            self.transport.abort()

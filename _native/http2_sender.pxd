@@ -15,10 +15,12 @@ cdef class Http2Sender:
     cdef int64_t send_window
     cdef int64_t peer_window
     cdef Py_ssize_t peer_frame_size
-    # Streams whose DATA waits for its turn; one without a window is not among them.
+    # Streams whose DATA waits for its turn, in that order; one without a window is not among them.
     cdef object queue
     cdef readonly Py_ssize_t waiting_bytes
     cdef readonly bint write_paused
+    # Whether any part of an answer was sent since the peer's last PING.
+    cdef bint moved
 
     cdef int put_control(
         self, int type, int flags, uint32_t stream, const void* payload, Py_ssize_t size

@@ -4,7 +4,7 @@ What may be sent is written to ``out`` at once. DATA that the windows have no ro
 stream, and the streams that wait take turns, a frame each, when room is made.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport INT32_MAX, int64_t, uint32_t
@@ -49,7 +49,7 @@ cdef class Http2Sender:
         self.out = Output()
         self.encoder = Encoder()
         self.streams = {}
-        self.queue = deque()
+        self.queue = OrderedDict()
         self.send_window = FIRST_WINDOW
         self.peer_window = FIRST_WINDOW
         self.peer_frame_size = FRAME_SIZE
@@ -89,6 +89,7 @@ cdef class Http2Sender:
         cdef int type = HEADERS
         cdef int flags = END_STREAM if end else 0
         cdef char* out
+        self.moved = True
         while True:
             part = min(size - at, self.peer_frame_size)
             if at + part == size:
@@ -119,6 +120,7 @@ cdef class Http2Sender:
         self.send_window -= size
         stream.send_window -= size
         stream.progress_ns = self.now_ns
+        self.moved = True
         return 0
 
     cdef int send_headers(self, Http2Stream stream, fields) except -1:
@@ -174,13 +176,13 @@ cdef class Http2Sender:
         stream.waiting_bytes = 0
         stream.waiting = None
         stream.trailers = None
+        self.queue.pop(stream, None)
         return 0
 
     cdef int enlist(self, Http2Stream stream) except -1:
         """Give a stream with waiting DATA its turn, once it has a window."""
-        if stream.waiting is not None and stream.send_window > 0 and not stream.listed:
-            stream.listed = True
-            self.queue.append(stream)
+        if stream.waiting is not None and stream.send_window > 0:
+            self.queue[stream] = None
         return 0
 
     cdef int pump(self) except -1:
@@ -192,9 +194,8 @@ cdef class Http2Sender:
             and not self.write_paused
             and self.out.size < MOST_OUT
         ):
-            stream = <Http2Stream>self.queue.popleft()
-            stream.listed = False
-            if stream.waiting is not None and stream.send_window > 0:
+            stream = <Http2Stream>self.queue.popitem(False)[0]
+            if stream.send_window > 0:
                 self.send_waiting(stream)
                 self.enlist(stream)
         return 0
@@ -247,10 +248,6 @@ cdef class Http2Sender:
                 return False
             self.enlist(stream)
         return True
-
-    def pause_writing(self):
-        """The transport is full: DATA waits from now on."""
-        self.write_paused = True
 
     def resume_writing(self):
         """The transport takes more: go on with what waits."""

@@ -22,7 +22,6 @@ cdef class Http2Stream:
     cdef Py_ssize_t offset
     cdef readonly Py_ssize_t waiting_bytes
     cdef object trailers
-    cdef bint listed
     cdef int64_t begun_ns
     # When either side last got on with it.
     cdef int64_t progress_ns

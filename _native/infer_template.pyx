@@ -89,19 +89,22 @@ cdef class InferTemplate:
     cdef int describe(self, Py_buffer* views) except -1:
         """Write the outputs' names, datatypes and shapes as the answer has them."""
         cdef Py_ssize_t size = 0
+        cdef bytes descriptions
         cdef char* out
+        cdef list shapes = []
         cdef list described = []
-        self.shapes = []
         for i, (_, name, datatype) in enumerate(self.outputs):
             shape = tuple([views[i].shape[axis] for axis in range(views[i].ndim)])
-            self.shapes.append(shape)
+            shapes.append(shape)
             described.append((name, datatype, shape, None, None))
         for output in described:
             size += delimited_size(output_size(output))
-        self.descriptions = PyBytes_FromStringAndSize(NULL, size)
-        out = PyBytes_AS_STRING(self.descriptions)
+        descriptions = PyBytes_FromStringAndSize(NULL, size)
+        out = PyBytes_AS_STRING(descriptions)
         for output in described:
             out = put_output(out, output)
+        self.descriptions = descriptions
+        self.shapes = shapes
         return 0
 
     cdef Py_ssize_t answer_size(self, Py_buffer* views, Py_ssize_t id_size) noexcept:

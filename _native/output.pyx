@@ -40,7 +40,7 @@ cdef class Output:
             self.capacity = capacity
         elif self.capacity - at < size:
             capacity = 2 * self.capacity if 2 * self.capacity >= at + size else at + size
-            # A failed resize drops the object: what waited is lost, and so is the connection.
+            # A resize that fails drops the object, and with it what waited.
             self.size = 0
             _PyBytes_Resize(&self.whole, capacity)
             self.capacity = capacity
@@ -54,11 +54,12 @@ cdef class Output:
     cpdef bytes take(self):
         """Everything written so far, which is forgotten here."""
         cdef bytes taken
-        if self.size == 0:
+        cdef Py_ssize_t size = self.size
+        if size == 0:
             return b""
-        _PyBytes_Resize(&self.whole, self.size)
+        self.size = self.capacity = 0
+        _PyBytes_Resize(&self.whole, size)
         taken = <bytes>self.whole
         Py_XDECREF(self.whole)
         self.whole = NULL
-        self.size = self.capacity = 0
         return taken

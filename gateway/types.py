@@ -16,6 +16,11 @@ Array: TypeAlias = npt.NDArray[Any]
 Parameters: TypeAlias = dict[str, bool | int | float | str]
 
 
+#: A longer timeout, in microseconds, is as good as this one, of 146 years, and would overflow the
+#: core's clock.
+MAX_TIMEOUT_US: Final = 2**62 // 1000
+
+
 class DataType:
     """A tensor element type of the Open Inference Protocol.
 

@@ -151,7 +151,8 @@ class Dispatcher:
         template = make_template(target, target.lane, request)
         if template is not None:
             if len(self.templates) >= MAX_TEMPLATES:
-                self.templates.clear()
+                # The oldest; one that is in use is learned again.
+                del self.templates[next(iter(self.templates))]
             self.templates[head] = template
 
     def submit_known(self, template: InferTemplate, ticket: Ticket, now_ns: int) -> None:

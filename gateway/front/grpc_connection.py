@@ -17,7 +17,7 @@ from gateway._native.infer_template import InferTemplate
 from gateway._native.ticket import Ticket
 from gateway.errors import GatewayError, RequestTooLarge, ShuttingDown
 from gateway.front import grpc_infer
-from gateway.front.grpc_calls import Metadata, error_metadata, status_and_details
+from gateway.front.grpc_calls import Metadata, Method, error_metadata, status_and_details
 from gateway.front.grpc_metadata import decode_metadata, encode_metadata
 from gateway.front.grpc_service import GrpcService
 from gateway.front.grpc_stream import (
@@ -32,8 +32,8 @@ from gateway.front.status import GRPC_CODES
 from gateway.protos import SERVICE
 from gateway.types import InferRequest, InferResponse, Parameters
 
-_INFER: Final = f"/{SERVICE}/ModelInfer"
-_STREAM: Final = f"/{SERVICE}/ModelStreamInfer"
+_INFER: Final = f"/{SERVICE}/ModelInfer".encode()
+_STREAM: Final = f"/{SERVICE}/ModelStreamInfer".encode()
 #: In the head of a request that names a region: the tensors are not in the message.
 _SHARED_MEMORY: Final = b"shared_memory_region"
 
@@ -58,9 +58,15 @@ class Dispatcher(grpc_infer.Dispatcher, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What all connections of a front share; ``connections`` are those that are open."""
+    """What all connections of a front share.
+
+    Attributes:
+        methods: the service's, by their path as it is on the wire.
+        connections: those that are open.
+    """
 
     service: GrpcService
+    methods: dict[bytes, Method]
     dispatcher: Dispatcher
     limits: Http2Limits
     scheduler: Scheduler
@@ -75,7 +81,7 @@ class NativeConnection(InferConnection):
     """A connection, and its protocol in asyncio's sense. For the event loop's thread only."""
 
     def __init__(self, shared: Shared) -> None:
-        methods = {path.encode(): method for path, method in shared.service.methods.items()}
+        methods = shared.methods
         super().__init__(
             shared.limits,
             shared.scheduler,
@@ -85,13 +91,15 @@ class NativeConnection(InferConnection):
             shared.budget,
             dispatcher=shared.dispatcher,
             # A call that is to be logged takes the way on which that is done.
-            infer_method=None if shared.access_log else methods[_INFER.encode()],
-            stream_method=methods[_STREAM.encode()],
+            infer_method=None if shared.access_log else methods[_INFER],
+            stream_method=methods[_STREAM],
         )
         self._shared: Final = shared
         self._inference: Final = shared.service.inference
-        self._stream_method: Final = shared.service.methods[_STREAM]
+        self._stream_method: Final = methods[_STREAM]
         self._loop: Final = asyncio.get_running_loop()
+        if self._inference.draining:
+            self.drain_inference(_draining())
 
     # The connection
 
@@ -107,11 +115,6 @@ class NativeConnection(InferConnection):
         """Asyncio's: what is in flight is cancelled."""
         self._shared.connections.discard(self)
         super().connection_lost(exc)
-
-    def abort(self) -> None:
-        """End the connection now, and whatever is in flight."""
-        if self.transport is not None:
-            self.transport.abort()
 
     @property
     def peer(self) -> str:
@@ -149,11 +152,9 @@ class NativeConnection(InferConnection):
             ),
         )
 
-    def drain_streams(self) -> None:
-        """Let every ModelStreamInfer end once what it has read is answered."""
-        for stream in list(self.streams.values()):
-            if stream.method is self._stream_method:
-                self.drain_stream(stream, _draining())
+    def refuse_inference(self) -> None:
+        """Refuse new requests; a ModelStreamInfer ends once what it has read is answered."""
+        self.drain_inference(_draining())
 
     # Inference
 

@@ -91,6 +91,7 @@ class NativeFront:
         options = self._options
         shared = Shared(
             service=self._service,
+            methods={path.encode(): method for path, method in self._service.methods.items()},
             dispatcher=self._dispatcher,
             limits=Http2Limits(
                 max_concurrent_streams=options.max_concurrent_streams,
@@ -112,14 +113,18 @@ class NativeFront:
         """Look for what takes too long, on every connection."""
         now_ns = monotonic_ns()
         for connection in list(self._connections):
-            connection.tick(now_ns)
+            try:
+                connection.tick(now_ns)
+            except Exception:
+                _logger.exception("a connection from %s is given up", connection.peer)
+                connection.abort()
         self._ticker = loop.call_later(pause_s, self._tick, loop, pause_s)
 
     def stop_accepting(self) -> None:
         """Refuse new inference, tell health's watchers, and let open streams run out."""
         self._service.drain()
         for connection in list(self._connections):
-            connection.drain_streams()
+            connection.refuse_inference()
 
     async def close(self, grace_s: float) -> None:
         """Close the listeners, wait up to ``grace_s`` seconds for open calls, then cancel them."""

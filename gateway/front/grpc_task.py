@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Final
 
 from gateway._native.grpc_infer import InferStream
 from gateway.clock import monotonic_ns
-from gateway.errors import Unsupported
-from gateway.front.grpc_calls import Metadata, UnaryMethod
+from gateway.errors import RequestCancelled, Unsupported
+from gateway.front.grpc_calls import Metadata, StreamMethod, UnaryMethod
 from gateway.front.grpc_metadata import decode_metadata, encode_metadata
 from gateway.front.http_coding import COMPRESS_FROM, compress, decompress
 
 if TYPE_CHECKING:
     from gateway.front.grpc_connection import NativeConnection
 
-#: Messages that wait to be read, and bytes that wait to be sent, before the other side waits, too.
+#: Messages that wait to be read, their bytes, and bytes that wait to be sent, before the other side
+#: waits, too.
 _MOST_UNREAD: Final = 16
+_MOST_UNREAD_BYTES: Final = 1 << 16
 _MOST_UNSENT: Final = 1 << 16
 
 
@@ -27,13 +29,15 @@ class TaskCall:
     """
 
     __slots__ = (
-        "_connection", "_done", "_ended", "_stream", "_task", "_trailing", "_unread", "_wakeup",
+        "_connection", "_done", "_ended", "_stream", "_task", "_trailing", "_unread",
+        "_unread_bytes", "_wakeup",
     )  # fmt: skip
 
     def __init__(self, connection: "NativeConnection", stream: InferStream) -> None:
         self._connection: Final = connection
         self._stream: Final = stream
         self._unread: Final[deque[tuple[bytes, bool]]] = deque()
+        self._unread_bytes = 0
         self._ended = False
         self._done = False
         self._wakeup: asyncio.Future[None] | None = None
@@ -42,17 +46,23 @@ class TaskCall:
 
     async def _serve(self) -> None:
         method = self._stream.method
+        self._stream.endless = isinstance(method, StreamMethod)
         try:
             if isinstance(method, UnaryMethod):
                 await self._answer(method.handler(await self._only_message(), self))
             else:
                 await method.handler(self)
+            trailing = encode_metadata(self._trailing)
         except Exception as error:
             self._done = True
             self._connection.end_with(self._stream, error, self._trailing)
         else:
             self._done = True
-            self._connection.complete_call(self._stream, encode_metadata(self._trailing))
+            self._connection.complete_call(self._stream, trailing)
+        finally:
+            # A handler that cancels itself leaves its caller without a word otherwise.
+            self._done = True
+            self._connection.end_with(self._stream, RequestCancelled("the call was given up"))
 
     async def _only_message(self) -> bytes:
         message = await self.read()
@@ -96,7 +106,9 @@ class TaskCall:
                 return None
             await self._event()
         message, compressed = self._unread.popleft()
-        if len(self._unread) < _MOST_UNREAD:
+        self._unread_bytes -= len(message)
+        self._connection.release(self._stream, len(message))
+        if not self._is_full():
             self._connection.unthrottle(self._stream)
         if compressed:
             encoding, limit = self._stream.head.encoding, self._connection.max_message_bytes
@@ -114,6 +126,9 @@ class TaskCall:
         """Send ``pairs`` when the call ends, whatever its status."""
         self._trailing = pairs
 
+    def _is_full(self) -> bool:
+        return len(self._unread) >= _MOST_UNREAD or self._unread_bytes >= _MOST_UNREAD_BYTES
+
     async def _event(self) -> None:
         """Wait until something has come, or has been sent."""
         self._wakeup = asyncio.get_running_loop().create_future()
@@ -124,7 +139,8 @@ class TaskCall:
     def receive(self, message: bytes, compressed: bool) -> None:
         """A message has come."""
         self._unread.append((message, compressed))
-        if len(self._unread) >= _MOST_UNREAD:
+        self._unread_bytes += len(message)
+        if self._is_full():
             self._connection.throttle(self._stream)
         self.drained()
 

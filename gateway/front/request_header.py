@@ -5,7 +5,14 @@ from typing import Any, Final, TypeAlias
 from gateway.errors import InvalidTensor, MalformedRequest
 from gateway.front.json_document import parse_json, shown
 from gateway.front.wire_values import tensor_from_json
-from gateway.types import DATATYPES, Array, DataType, Parameters, RequestedOutput
+from gateway.types import (
+    DATATYPES,
+    MAX_TIMEOUT_US,
+    Array,
+    DataType,
+    Parameters,
+    RequestedOutput,
+)
 
 #: A stretch of shared memory: the region's name, the offset in it and the size, in bytes.
 Extent: TypeAlias = tuple[str, int, int]
@@ -184,7 +191,8 @@ def _check_parameters(parameters: Parameters) -> int:
             raise MalformedRequest(
                 f"parameter '{key}' must be a boolean, a number or a string; got {shown(value)}"
             )
-    return (_size("parameter 'timeout' (microseconds)", parameters.get("timeout")) or 0) * 1000
+    timeout_us = _size("parameter 'timeout' (microseconds)", parameters.get("timeout")) or 0
+    return min(timeout_us, MAX_TIMEOUT_US) * 1000
 
 
 def _extent(what: str, parameters: dict[str, Any]) -> Extent | None:

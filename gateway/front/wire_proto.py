@@ -12,6 +12,7 @@ from gateway.errors import InvalidTensor, MalformedRequest
 from gateway.types import (
     BYTES,
     DATATYPES,
+    MAX_TIMEOUT_US,
     Array,
     InferInput,
     InferRequest,
@@ -75,7 +76,7 @@ def decode_request(
     if parameters is not None and "timeout" in parameters:
         timeout_us = _whole_number("the request", "timeout", parameters, 0)
         if timeout_us:
-            own_ns = received_ns + timeout_us * 1000
+            own_ns = received_ns + min(timeout_us, MAX_TIMEOUT_US) * 1000
             request.deadline_ns = min(deadline_ns, own_ns) if deadline_ns else own_ns
     return request, placed
 

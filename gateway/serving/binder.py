@@ -169,10 +169,9 @@ class InputBinder:
         That is so for strings, and for inputs that all requests of a batch must agree on. Raises
         as ``bind`` does.
         """
-        group, rows, _, ordered = self.bind(inputs)
-        for given, wanted in zip(ordered, self._expected, strict=True):
-            if given is not None and (wanted.opaque or (self._batched and wanted.axis is None)):
-                return None
+        if any(e.opaque or (self._batched and e.axis is None) for e in self._expected):
+            return None
+        group, rows, _, _ = self.bind(inputs)
         places = {tensor.name: place for place, tensor in enumerate(inputs)}
         return Plan(
             group,

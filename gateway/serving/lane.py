@@ -147,11 +147,12 @@ class Lane:
         Raises:
             QueueFull: the queue holds as many requests as it may.
         """
+        if ticket.deadline_ns:
+            self._set_alarm(ticket.deadline_ns)
+        # What may fail comes before this: a ticket in the queue is not the caller's any more.
         if not self._queue.put(ticket, now_ns):
             raise self._full(1)
         self._pending += 1
-        if ticket.deadline_ns:
-            self._set_alarm(ticket.deadline_ns)
         if self.inline and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._run_inline)
@@ -361,6 +362,10 @@ class Lane:
             self._set_alarm(following)
 
     def _expire(self, ticket: Ticket) -> None:
+        if ticket.cancelled:
+            # It was taken with others, and what one of them was told made its caller leave.
+            ticket.release()
+            return
         self.stats.reject("deadline")
         waited_ms = (self._clock() - ticket.enqueued_ns) / 1e6
         allowed_ms = (ticket.deadline_ns - ticket.enqueued_ns) / 1e6

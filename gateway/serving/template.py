@@ -4,7 +4,7 @@ from gateway._native.infer_template import InferTemplate
 from gateway._native.ticket import Ticket
 from gateway.serving.lane import Lane
 from gateway.serving.registry import ModelVersion
-from gateway.types import BYTES, InferRequest
+from gateway.types import BYTES, MAX_TIMEOUT_US, InferRequest
 
 __all__ = ("InferTemplate", "Ticket", "make_template")
 
@@ -29,14 +29,14 @@ def make_template(target: ModelVersion, lane: Lane, request: InferRequest) -> In
         return None
     else:
         chosen = [lane.output_index[output.name] for output in request.outputs]
-    plan = lane.binder.plan(request.inputs)
     if (
-        plan is None
-        or plan.rows > lane.max_rows
-        or not request.parameters.keys() <= _UNDERSTOOD
+        not request.parameters.keys() <= _UNDERSTOOD
         or max(len(request.inputs), len(signature.inputs), len(chosen)) > _MOST_TENSORS
         or any(specs[index].datatype is BYTES for index in chosen)
     ):
+        return None
+    plan = lane.binder.plan(request.inputs)
+    if plan is None or plan.rows > lane.max_rows:
         return None
     timeout_us = request.parameters.get("timeout", 0)
     assert isinstance(timeout_us, int), "the front has proven it"
@@ -46,7 +46,7 @@ def make_template(target: ModelVersion, lane: Lane, request: InferRequest) -> In
         plan.group,
         plan.rows,
         lane.level_of(request),
-        timeout_us * 1000,
+        min(timeout_us, MAX_TIMEOUT_US) * 1000,
         lane.default_timeout_ns,
         model=lane.loaded.name,
         version=lane.loaded.version,
