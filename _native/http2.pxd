@@ -31,7 +31,6 @@ cdef class Http2Connection(Http2Framer):
     cdef bint settings_seen
     cdef readonly bint draining
     cdef bint peer_leaves
-    cdef readonly bint failed
     cdef int64_t begun_ns
     cdef int64_t heard_ns
     cdef int64_t pinged_ns
