@@ -524,7 +524,8 @@ cdef class Http2Connection(Http2Framer):
         """Say why the connection ends, and end it; requests in flight are lost."""
         if self.failed:
             return 0
-        self.put_goaway(self.last_stream, code, message.encode()[:200])
+        # No GOAWAY may name a later stream than the one before it, 6.8.
+        self.put_goaway(min(self.last_stream, self.served_until), code, message.encode()[:200])
         self.lose()
         return 0
 
