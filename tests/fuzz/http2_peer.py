@@ -228,6 +228,11 @@ class Http2Peer:
         heard.blocks.append(fields)
         heard.ended = bool(end)
 
+    @property
+    def began(self) -> bool:
+        """Whether any of the preface has been said."""
+        return bool(self._spoken)
+
     def allowed(self) -> bool:
         """Whether the DATA that was said so far was within the connection's window."""
         return self._data_said <= self._granted
