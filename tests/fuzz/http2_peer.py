@@ -8,6 +8,7 @@ allowed, no GOAWAY that takes an earlier one back, and none after one that names
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from gateway._native.hpack import Decoder, Encoder
 from tests.fuzz.script import Script
@@ -28,6 +29,7 @@ CLIENT_STEPS = 5
 CONTINUED, TRAILERS = 0x2, 0x4
 
 Fields = list[tuple[bytes, bytes]]
+Data = TypeVar("Data", bytes, memoryview)
 
 
 @dataclass
@@ -243,7 +245,7 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return head + stream.to_bytes(4, "big") + payload
 
 
-def pieces(data: bytes, size: int) -> Iterator[bytes]:
+def pieces(data: Data, size: int) -> Iterator[Data]:
     """``data`` in pieces of ``size`` bytes, larger where they were too many; in one for 0."""
     size = max(size or len(data), len(data) // MOST_PIECES, 1)
     for at in range(0, len(data), size):
