@@ -333,7 +333,6 @@ cdef class InferConnection(GrpcConnection):
         out = put_frame_head(out, trailers_size, HEADERS, END_HEADERS | END_STREAM, stream.id)
         memcpy(out, PyBytes_AS_STRING(trailers), trailers_size)
         stream.headers_sent = True
-        stream.sent_bytes += size
         self.spend(stream, PREFIX + size)
         self.end_call(stream)
         self.output_waits()
@@ -354,7 +353,6 @@ cdef class InferConnection(GrpcConnection):
         out[0] = 0
         out = put_head(put_u32(out + 1, <uint32_t>whole), 2, size)
         call.template.put_answer(out, views, call.id, call.id_size)
-        stream.sent_bytes += whole
         self.spend(stream, PREFIX + whole)
         return self.output_waits()
 

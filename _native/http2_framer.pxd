@@ -14,6 +14,8 @@ cdef class Http2Framer(Http2Sender):
     # What is missing of the DATA frame that is being received.
     cdef Py_ssize_t data_left
     cdef Py_ssize_t padding_left
+    # The connection is broken, and takes nothing more.
+    cdef readonly bint failed
 
     cdef int split(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef Py_ssize_t take_preface(self, const uint8_t* data, Py_ssize_t size) except -1

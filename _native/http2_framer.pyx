@@ -51,9 +51,9 @@ cdef class Http2Framer(Http2Sender):
         free(self.partial)
 
     cdef int split(self, const uint8_t* data, Py_ssize_t size) except -1:
-        """Take ``size`` bytes. Raises ``Http2Error``, ``NotHttp2``."""
+        """Take ``size`` bytes, up to a failure. Raises ``Http2Error``, ``NotHttp2``."""
         cdef Py_ssize_t used
-        while size > 0:
+        while size > 0 and not self.failed:
             if self.data_left or self.padding_left:
                 used = self.take_payload(data, size)
             elif self.preface_seen < PREFACE_SIZE:

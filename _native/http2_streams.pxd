@@ -12,7 +12,6 @@ cdef class Http2Streams(Http2Framer):
     # The highest stream that the peer has opened, and the highest that is served.
     cdef readonly uint32_t last_stream
     cdef uint32_t served_until
-    cdef readonly bint failed
     # What the peer may still send on the connection, and what it is to be granted.
     cdef int64_t recv_window
     cdef int64_t owed
