@@ -74,7 +74,8 @@ build: $(NATIVE) ## a wheel in dist/
 
 clean: ## remove everything that make has made
 	@rm -rf $(VENV) .demo .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache \
-		.hypothesis _native/*.so gateway/_native gateway/protos.binpb
+		.hypothesis _native/*.so gateway/_native gateway/protos.binpb \
+		tests/clients/grpc_js/node_modules
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(MADE): .ci/preflight.py
