@@ -86,7 +86,8 @@ const rowOf = (number, other) =>
 
 function checkRow(number, answer) {
   const [bytes] = answer.raw_output_contents;
-  const got = new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length));
+  const end = bytes.byteOffset + bytes.length;
+  const got = new Float32Array(bytes.buffer.slice(bytes.byteOffset, end));
   const x = [0, 1, 2, 3].map((i) => number + i);
   assert.deepEqual([...got], [...x.map((value) => 2 * value), x.reduce((a, b) => a + b)]);
   assert.deepEqual(answer.outputs[0].shape, [1, 5]);
