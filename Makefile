@@ -29,7 +29,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve models test check fuzz bench memory conformance build clean
+.PHONY: help demo serve models test check fuzz bench memory soak conformance build clean
 
 help: ## list the targets
 	@echo "onnx-gateway: serves ONNX models over the Open Inference Protocol"
@@ -65,6 +65,9 @@ bench: $(NATIVE) ## server CPU per request beside the bare ceilings (wants wrk a
 memory: $(NATIVE) ## resident memory before and after 100,000 requests
 	@$(PY) -m loadtests.memory
 
+soak: $(NATIVE) ## memory and open files after 1,000,000 calls on one connection and 10,000 connections
+	@$(PY) -m loadtests.soak
+
 conformance: $(NATIVE) ## every node test and topology of the onnx package, over the wire
 	@$(PY) -m tests.conformance --report build/conformance.md
 
@@ -74,7 +77,8 @@ build: $(NATIVE) ## a wheel in dist/
 
 clean: ## remove everything that make has made
 	@rm -rf $(VENV) .demo .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache \
-		.hypothesis _native/*.so gateway/_native gateway/protos.binpb
+		.hypothesis _native/*.so gateway/_native gateway/protos.binpb \
+		tests/clients/grpc_js/node_modules
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(MADE): .ci/preflight.py

@@ -15,41 +15,40 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 
-from loadtests import models, payloads, targets
-from loadtests.generators import GeneratorError, Load, Observation, h2load, missing_programs, wrk
+from loadtests import models, payloads, points, targets
+from loadtests.generators import (
+    GeneratorError,
+    Load,
+    Observation,
+    grpcio_client,
+    h2load,
+    missing_programs,
+    wrk,
+)
 from loadtests.payloads import Payload
+from loadtests.points import GRPC_NAMES, Point
 from loadtests.process import Server, ServerError
 
 REPOSITORY = Path(".demo/bench-models")
 HTTP_LOADS = (Load(1), Load(16), Load(64))
-GRPC_LOADS = (*HTTP_LOADS, Load(1, 64))
+ECHO_LOADS = (*HTTP_LOADS, Load(1, 64))
+GRPC_LOADS = (*ECHO_LOADS, Load(1, 32, by_grpcio=True))
+#: Of 602 KB each, few fill the connection.
+IMAGE_LOADS = (
+    Load(1), Load(8), Load(1, 8), Load(1, 1, by_grpcio=True), Load(1, 8, by_grpcio=True)
+)  # fmt: skip
+QUICK_HTTP_LOADS = (Load(1), Load(64))
+QUICK_GRPC_LOADS = (Load(64), Load(1, 64), Load(1, 32, by_grpcio=True))
+QUICK_IMAGE_LOADS = (Load(1, 8), Load(1, 8, by_grpcio=True))
 
 #: Sends one load for some seconds.
 Send = Callable[[int], Observation]
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One measured load of one server.
-
-    ``cpu_us`` is server CPU microseconds per request, ``batch`` the mean rows of a run (``None``
-    for a server without batches); latencies are what the client saw.
-    """
-
-    server: str
-    protocol: str
-    load: str
-    cpu_us: float
-    rate: float
-    p50_ms: float
-    p99_ms: float
-    batch: float | None
 
 
 class Bench:
@@ -85,73 +84,83 @@ class Bench:
         payload = payloads.grpc_raw("tiny") if is_grpc else payloads.http_binary("tiny")
         protocol = "gRPC" if is_grpc else "HTTP"
         with targets.echo(kind) as (server, port):
-            for load in GRPC_LOADS if is_grpc else HTTP_LOADS:
+            for load in ECHO_LOADS if is_grpc else HTTP_LOADS:
                 send = self._sender(port, payload, load, is_grpc)
-                self._measure(f"{kind} echo", protocol, load, server, send, None)
+                cpu_us, seen = self._cost_us(server, send)
+                self._add(f"{kind} echo", protocol, load, cpu_us, seen, None)
 
-    def measure_gateway(self, model: str, quick: bool) -> None:
-        """The gateway with one model, over every protocol."""
-        with targets.gateway(REPOSITORY, model) as gateway:
+    def measure_gateway(self, model: str, quick: bool, grpc_impl: str) -> None:
+        """The gateway with one model, over every protocol; HTTP on the native front alone."""
+        with targets.gateway(REPOSITORY, model, grpc_impl) as gateway:
             gateway.verify(REPOSITORY, model)
-            self.start_s[model] = gateway.start_s
-            for protocol, payload, load in _gateway_loads(model, quick):
-                is_grpc = protocol == "gRPC"
-                port = gateway.grpc_port if is_grpc else gateway.http_port
-                send = self._sender(port, payload, load, is_grpc)
-                self._measure(f"gateway, {model}", protocol, load, gateway.server, send, gateway)
+            if grpc_impl == "native":
+                self.start_s[model] = gateway.start_s
+                for protocol, payload, load in _http_loads(model, quick):
+                    send = self._sender(gateway.http_port, payload, load, False)
+                    self._measure(gateway, model, protocol, load, send)
+            payload = payloads.grpc_raw(model)
+            for load in _grpc_loads(model, quick):
+                send = self._sender(gateway.grpc_port, payload, load, True)
+                self._measure(gateway, model, GRPC_NAMES[grpc_impl], load, send)
             gateway.verify(REPOSITORY, model)
-            self.peak_bytes[model] = gateway.server.memory_bytes("VmHWM")
-
-    def point(self, server: str, protocol: str, load: str) -> Point | None:
-        """The point that was measured so, if it was."""
-        for point in self.points:
-            if (point.server, point.protocol, point.load) == (server, protocol, load):
-                return point
-        return None
+            if grpc_impl == "native":
+                self.peak_bytes[model] = gateway.server.memory_bytes("VmHWM")
 
     def _sender(self, port: int, payload: Payload, load: Load, is_grpc: bool) -> Send:
+        core, work = targets.LOAD_CORE, self._work
+        if load.by_grpcio:
+            return lambda seconds: grpcio_client(port, payload, load, seconds, core, work)
         if is_grpc:
-            return lambda seconds: h2load(
-                port, payload, load, f"-D{seconds}", targets.LOAD_CORE, self._work
-            )
-        return lambda seconds: wrk(port, payload, load, seconds, targets.LOAD_CORE, self._work)
+            return lambda seconds: h2load(port, payload, load, f"-D{seconds}", core, work)
+        return lambda seconds: wrk(port, payload, load, seconds, core, work)
 
     def _measure(
+        self, gateway: targets.Gateway, model: str, protocol: str, load: Load, send: Send
+    ) -> None:
+        before = gateway.statistics(model)
+        cpu_us, seen = self._cost_us(gateway.server, send)
+        batch = _mean_batch(before, gateway.statistics(model))
+        self._add(f"gateway, {model}", protocol, load, cpu_us, seen, batch)
+
+    def _cost_us(self, server: Server, send: Send) -> tuple[float, Observation]:
+        """Server CPU per request once warm, and what the client saw."""
+        send(1)
+        before = server.cpu_s()
+        seen = send(self._seconds)
+        return (server.cpu_s() - before) * 1e6 / seen.requests, seen
+
+    def _add(
         self,
-        name: str,
+        server: str,
         protocol: str,
         load: Load,
-        server: Server,
-        send: Send,
-        gateway: targets.Gateway | None,
+        cpu_us: float,
+        seen: Observation,
+        batch: float | None,
     ) -> None:
-        send(1)
-        model = name.rpartition(" ")[2]
-        before = gateway.statistics(model) if gateway else {}
-        cpu_before = server.cpu_s()
-        seen = send(self._seconds)
-        cpu = server.cpu_s() - cpu_before
-        batch = _mean_batch(before, gateway.statistics(model)) if gateway else None
+        rate = seen.requests / seen.seconds
         point = Point(
-            name, protocol, str(load), cpu * 1e6 / seen.requests, seen.requests / seen.seconds,
-            seen.p50_ms, seen.p99_ms, batch,
+            server, protocol, str(load), cpu_us, rate, seen.p50_ms, seen.p99_ms, batch
         )  # fmt: skip
         self.points.append(point)
-        print(_row(point), flush=True)
+        print(points.row(point), flush=True)
 
 
-def _gateway_loads(model: str, quick: bool) -> Iterator[tuple[str, Payload, Load]]:
-    if quick:
-        http_loads: tuple[Load, ...] = (Load(1), Load(64))
-        grpc_loads: tuple[Load, ...] = (Load(64), Load(1, 64))
-    else:
-        http_loads, grpc_loads = HTTP_LOADS, GRPC_LOADS
-    for load in http_loads:
+def _http_loads(model: str, quick: bool) -> Iterator[tuple[str, Payload, Load]]:
+    """Of a model whose rows are small."""
+    if model == models.IMAGE:
+        return
+    loads = QUICK_HTTP_LOADS if quick else HTTP_LOADS
+    for load in loads:
         yield "HTTP binary", payloads.http_binary(model), load
-    for load in http_loads:
+    for load in loads:
         yield "HTTP JSON", payloads.http_json(model), load
-    for load in grpc_loads:
-        yield "gRPC", payloads.grpc_raw(model), load
+
+
+def _grpc_loads(model: str, quick: bool) -> tuple[Load, ...]:
+    if model == models.IMAGE:
+        return QUICK_IMAGE_LOADS if quick else IMAGE_LOADS
+    return QUICK_GRPC_LOADS if quick else GRPC_LOADS
 
 
 def _mean_batch(before: dict[str, Any], after: dict[str, Any]) -> float:
@@ -168,41 +177,11 @@ def _count(statistics: dict[str, Any], outcome: str) -> int:
     return int(statistics["inference_stats"][outcome].get("count", 0))
 
 
-_HEADER = (
-    f"{'server':<20}{'protocol':<13}{'in flight':>9}{'CPU us':>9}{'req/s':>9}"
-    f"{'p50 ms':>9}{'p99 ms':>9}{'batch':>8}"
-)
-
-
-def _row(point: Point) -> str:
-    batch = "" if point.batch is None else f"{point.batch:.1f}"
-    return (
-        f"{point.server:<20}{point.protocol:<13}{point.load:>9}{point.cpu_us:>9.1f}"
-        f"{point.rate:>9.0f}{point.p50_ms:>9.2f}{point.p99_ms:>9.2f}{batch:>8}"
-    )
-
-
 def ratios(bench: Bench) -> list[str]:
-    """How far the gateway is from what bounds it, at 64 in flight."""
-    lines = []
-    for protocol, bare in (("HTTP binary", "httptools echo"), ("gRPC", "grpc.aio echo")):
-        for load in ("64", "1x64"):
-            tiny = bench.point("gateway, tiny", protocol, load)
-            floor = bench.point(bare, protocol.split()[0], load)
-            if tiny and floor:
-                lines.append(
-                    f"tiny over {protocol}, {load} in flight: {tiny.cpu_us:.1f} us, "
-                    f"{tiny.cpu_us / floor.cpu_us:.2f} x the {bare}"
-                )
-    for protocol in ("HTTP binary", "HTTP JSON", "gRPC"):
-        heavy = bench.point("gateway, heavy", protocol, "64")
-        if heavy and "heavy" in bench.runtime:
-            floor_us = bench.runtime["heavy"][32]
-            lines.append(
-                f"heavy over {protocol}, 64 in flight: {heavy.cpu_us:.0f} us, "
-                f"{heavy.cpu_us / floor_us:.2f} x ONNX Runtime's own at batch 32"
-            )
-    return lines
+    """What the points are beside the bounds, and beside each other."""
+    item_us = bench.runtime.get("heavy", {}).get(32)
+    bounds = points.over_bounds(bench.points, item_us)
+    return [*bounds, *points.beside_grpcio(bench.points)]
 
 
 def report(bench: Bench) -> dict[str, Any]:
@@ -219,18 +198,24 @@ def report(bench: Bench) -> dict[str, Any]:
     }
 
 
+def _grpc_impls(model: str, quick: bool) -> tuple[str, ...]:
+    """All of them, but where it would only cost time: a heavy model hides the front."""
+    return ("native",) if quick and model == "heavy" else tuple(GRPC_NAMES)
+
+
 def run(bench: Bench, servers: list[str], quick: bool) -> None:
     """Measure ``servers`` one after the other, and print the summary."""
     models.build(REPOSITORY)
-    chosen_models = [name for name in models.LAYERS if name in servers]
+    chosen_models = [name for name in models.NAMES if name in servers]
     for model in chosen_models:
         bench.measure_runtime(model)
-    print(f"\n{_HEADER}", flush=True)
+    print(f"\n{points.HEADER}", flush=True)
     if "echo" in servers:
         for kind in ("httptools", "starlette", "grpc.aio"):
             bench.measure_echo(kind)
     for model in chosen_models:
-        bench.measure_gateway(model, quick)
+        for grpc_impl in _grpc_impls(model, quick):
+            bench.measure_gateway(model, quick, grpc_impl)
     print()
     for model in chosen_models:
         print(
@@ -245,7 +230,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one second a point, fewer points")
     parser.add_argument("--seconds", type=int, default=3, help="seconds a point (default: 3)")
     parser.add_argument(
-        "--servers", nargs="+", choices=["echo", *models.LAYERS], default=["echo", *models.LAYERS],
+        "--servers", nargs="+", choices=["echo", *models.NAMES], default=["echo", *models.NAMES],
         help="what to measure (default: everything)",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("build/bench.json"), metavar="FILE")

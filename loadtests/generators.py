@@ -1,9 +1,11 @@
-"""The load generators: wrk for HTTP/1.1, h2load for gRPC, each pinned to its own core."""
+"""The load generators, pinned to a core: wrk for HTTP/1.1, h2load and grpcio's client for gRPC."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +23,18 @@ class GeneratorError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How requests are sent: over so many connections, so many streams at once on each."""
+    """How requests are sent: over so many connections, so many streams at once on each.
+
+    With ``by_grpcio`` they come from grpcio's client, which has one connection.
+    """
 
     connections: int
     streams: int = 1
+    by_grpcio: bool = False
 
     def __str__(self) -> str:
+        if self.by_grpcio:
+            return f"{self.streams} by grpcio"
         return f"{self.connections}" if self.streams == 1 else f"{self.connections}x{self.streams}"
 
 
@@ -125,6 +133,24 @@ def h2load(
     p50, p99 = np.percentile(rows[:, 2], [50, 99]) / 1e3
     seconds = float(spent[1]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[spent[2]]
     return Observation(succeeded, seconds, float(p50), float(p99))
+
+
+def grpcio_client(
+    port: int, payload: Payload, load: Load, seconds: int, core: int, work: Path
+) -> Observation:
+    """Send ``payload`` with grpcio's asyncio client for ``seconds``.
+
+    Raises:
+        GeneratorError: a call failed.
+    """
+    message = work / "message"
+    message.write_bytes(payload.body[5:])
+    output = _run(
+        [sys.executable, "-m", "loadtests.grpcio_client", str(port), str(message),
+         "--in-flight", str(load.streams), "--seconds", str(seconds)],
+        core,
+    )  # fmt: skip
+    return Observation(**json.loads(output))
 
 
 def _run(command: list[str], core: int) -> str:

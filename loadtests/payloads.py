@@ -53,6 +53,11 @@ def grpc_raw(model: str) -> Payload:
     data = row(model)
     message = pb.ModelInferRequest(model_name=model, raw_input_contents=[data.tobytes()])
     message.inputs.add(name=INPUT, datatype="FP32", shape=data.shape)
+    return grpc_call(message)
+
+
+def grpc_call(message: pb.ModelInferRequest) -> Payload:
+    """A ModelInfer with ``message``."""
     encoded = message.SerializeToString()
     body = b"\0" + len(encoded).to_bytes(4, "big") + encoded
     return Payload(GRPC_PATH, {"Content-Type": "application/grpc", "TE": "trailers"}, body)

@@ -68,6 +68,10 @@ class Server:
                         total += int(line.split()[1]) * 1024
         return total
 
+    def open_files(self) -> int:
+        """File descriptors that the process has open, sockets among them."""
+        return len(os.listdir(f"/proc/{self._process.pid}/fd"))
+
     def stop(self) -> int:
         """SIGTERM, then the exit code; killed where it does not end."""
         if self._process.poll() is None:

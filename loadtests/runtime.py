@@ -27,9 +27,9 @@ def cost_us(model: onnxruntime.InferenceSession, batch: int, seconds: float) -> 
     """CPU microseconds per item of bound runs over at least ``seconds`` of CPU time."""
     binding = model.io_binding()
     given, made = model.get_inputs()[0], model.get_outputs()[0]
-    rows = np.random.default_rng(0).normal(0, 1, (batch, given.shape[1])).astype(np.float32)
+    rows = np.random.default_rng(0).normal(0, 1, (batch, *given.shape[1:])).astype(np.float32)
     binding.bind_ortvalue_input(given.name, onnxruntime.OrtValue.ortvalue_from_numpy(rows))
-    result = np.empty((batch, made.shape[1]), np.float32)
+    result = np.empty((batch, *made.shape[1:]), np.float32)
     binding.bind_ortvalue_output(made.name, onnxruntime.OrtValue.ortvalue_from_numpy(result))
     for _ in range(3):
         model.run_with_iobinding(binding)

@@ -72,13 +72,14 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def gateway(models: Path, only: str) -> Iterator[Gateway]:
+def gateway(models: Path, only: str, grpc_impl: str = "native") -> Iterator[Gateway]:
     """The gateway on the server's core, serving the model ``only`` of ``models``."""
     http_port, grpc_port = free_ports(2)
     command = [
         sys.executable, "-m", "gateway", "serve", str(models),
         "--model-control-mode", "explicit", "--load-model", only,
-        "--http-port", str(http_port), "--grpc-port", str(grpc_port), "--metrics-port", "0",
+        "--http-port", str(http_port), "--metrics-port", "0",
+        "--grpc-port", str(grpc_port), "--grpc-impl", grpc_impl,
     ]  # fmt: skip
     with _log() as log, running(command, SERVER_CORE, log) as server:
         start_s = server.wait_until(lambda: _is_ready(http_port))
