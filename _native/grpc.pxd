@@ -43,6 +43,7 @@ cdef class GrpcConnection(Http2Protocol):
     cdef readonly dict methods
     cdef readonly ReceiveBudget budget
     cdef readonly Py_ssize_t max_message_bytes
+    cdef readonly Py_ssize_t held_bytes
     # The timer of the earliest deadline.
     cdef object alarm
     cdef int64_t alarm_ns
@@ -64,6 +65,7 @@ cdef class GrpcConnection(Http2Protocol):
     cdef bint keep(self, GrpcStream stream, Py_ssize_t size) except -1
     cpdef int release(self, GrpcStream stream, Py_ssize_t size) except -1
     cdef bint reserve(self, GrpcStream stream, Py_ssize_t size) except -1
+    cdef int account(self, Py_ssize_t size) noexcept
     cdef bytes head_block(self)
     cdef bytes ok_block(self)
     cpdef int send_message(self, GrpcStream stream, bytes message, bint compressed=*) except -1

@@ -25,6 +25,7 @@ class GrpcConnection(Http2Protocol):
     methods: dict[bytes, Any]
     budget: ReceiveBudget
     max_message_bytes: int
+    held_bytes: int
     def __init__(
         self,
         limits: Http2Limits,

@@ -29,6 +29,8 @@ cdef enum:
     PREFIX = 5
     # A message is given so much memory on its own word.
     FIRST_BYTES = 1 << 12
+    # So much a connection may hold whatever the others do: they cannot keep its small calls out.
+    OWN_BYTES = 1 << 16
     # Of what a caller sent so much is said back to it, and so much is said at all.
     MOST_ECHOED = 100
     MOST_DETAILS = 4096
@@ -53,7 +55,7 @@ _OK = ((b"grpc-status", b"0", "index"),)
 
 
 cdef class ReceiveBudget:
-    """Memory for messages on their way in, over all connections of a server.
+    """Memory for messages on their way in, beyond 64 KiB of each connection of a server.
 
     Attributes:
         held_bytes: what they hold.
@@ -302,7 +304,7 @@ cdef class GrpcConnection(Http2Protocol):
         """Forget the message that is being received."""
         Py_XDECREF(stream.message)
         stream.message = NULL
-        self.budget.held_bytes -= stream.held_bytes
+        self.account(-stream.held_bytes)
         stream.held_bytes = 0
         return 0
 
@@ -317,11 +319,14 @@ cdef class GrpcConnection(Http2Protocol):
         """Messages of ``size`` bytes were taken."""
         size = min(size, stream.kept_bytes)
         stream.kept_bytes -= size
-        self.budget.held_bytes -= size
+        self.account(-size)
         return 0
 
     cdef bint reserve(self, GrpcStream stream, Py_ssize_t size) except -1:
-        if size > 0 and self.budget.held_bytes + size > self.budget.max_bytes:
+        if (
+            self.held_bytes + size > OWN_BYTES
+            and self.budget.held_bytes + size > self.budget.max_bytes
+        ):
             self.fail_call(
                 stream,
                 RESOURCE_EXHAUSTED,
@@ -329,8 +334,15 @@ cdef class GrpcConnection(Http2Protocol):
                 f"or not taken yet, of at most {self.budget.max_bytes}; send it again later",
             )
             return False
-        self.budget.held_bytes += size
+        self.account(size)
         return True
+
+    cdef int account(self, Py_ssize_t size) noexcept:
+        """Hold ``size`` bytes more; what goes beyond the connection's own is the budget's."""
+        cdef Py_ssize_t before = max(self.held_bytes - OWN_BYTES, 0)
+        self.held_bytes += size
+        self.budget.held_bytes += max(self.held_bytes - OWN_BYTES, 0) - before
+        return 0
 
     cdef int request_ended(self, Http2Stream stream) except -1:
         cdef GrpcStream call = <GrpcStream>stream
