@@ -36,7 +36,7 @@ from tests.fuzz.http2_peer import (
 )
 from tests.fuzz.script import Script
 
-SEND, COMPLETE, FAIL, UNTHROTTLE = range(SESSION_STEPS, SESSION_STEPS + 4)
+SEND, COMPLETE, FAIL, READ = range(SESSION_STEPS, SESSION_STEPS + 4)
 STEPS = SESSION_STEPS + 4
 
 ECHO, SLOW, THROTTLED, REFUSED = "echo", "slow", "throttled", "refused"
@@ -74,6 +74,7 @@ class Call:
         self.cancelled = False
         self._connection = connection
         self._ended = False
+        self._untaken = 0
 
     # The core's side
 
@@ -82,7 +83,9 @@ class Call:
         assert not self._ended
         assert not self.stream.answered
         method = self.stream.method
+        self._untaken += len(message)
         if method == ECHO:
+            self.take()
             self.send(message, compressed and self.stream.reply_encoding is not None)
         elif method == THROTTLED:
             self._connection.throttle(self.stream)
@@ -105,6 +108,12 @@ class Call:
         self.cancelled = True
 
     # The script's
+
+    def take(self) -> None:
+        """Be done with the messages that came, and ready for more."""
+        self._connection.release(self.stream, self._untaken)
+        self._connection.unthrottle(self.stream)
+        self._untaken = 0
 
     def send(self, message: bytes, compressed: bool = False) -> None:
         if not self.cancelled:
@@ -136,6 +145,7 @@ class Connection(GrpcConnection):
         assert stream.id not in self.calls
         stream.head.metadata()
         stream.call = self.calls[stream.id] = Call(self, stream)
+        stream.endless = stream.method == THROTTLED
 
     def message_too_large(self, stream: Any, size: int) -> None:
         assert size > self.max_message_bytes
@@ -151,7 +161,7 @@ def one_input(data: bytes) -> None:
         if step < SESSION_STEPS:
             session.step(step, script)
         else:
-            answer(step, calls.get(script.number()), session.connection, script)
+            answer(step, calls.get(script.number()), script)
         session.check()
     session.lose()
     for number, call in calls.items():
@@ -172,7 +182,7 @@ def one_input(data: bytes) -> None:
     calls.clear()
 
 
-def answer(step: int, call: Call | None, connection: Connection, script: Script) -> None:
+def answer(step: int, call: Call | None, script: Script) -> None:
     size = script.number(2) if step == SEND else 0
     if call is None:
         return
@@ -183,11 +193,11 @@ def answer(step: int, call: Call | None, connection: Connection, script: Script)
     elif step == FAIL:
         call.fail(13)
     else:
-        connection.unthrottle(call.stream)
+        call.take()
 
 
 def seeds() -> Iterator[tuple[str, bytes]]:
-    strict, generous = b"\0\1", b"\1\1"
+    strict, generous, small = b"\0\1", b"\1\1", b"\3\1"
 
     def begun(what: int, how: int = 0) -> bytes:
         return bytes([REQUEST, what, how])
@@ -246,7 +256,10 @@ def seeds() -> Iterator[tuple[str, bytes]]:
     )
     yield (
         "throttled",
-        strict + begun(2) + message(1, 2) * 4 + bytes([UNTHROTTLE, 1]) + message(1, 2) * 2,
+        strict + begun(2) + message(1, 2) * 4 + bytes([READ, 1]) + message(1, 2) * 2,
     )
     yield "paused", strict + begun(1) + bytes([PAUSE]) + sent(1, 9) + bytes([FAIL, 1, RESUME])
+    yield "small", small + begun(1) + sent(1, 9000) * 3 + bytes([COMPLETE, 1, RESUME, RESUME])
+    yield "untaken", generous + begun(1) + message(1, 2) * 9 + bytes([READ, 1]) + message(1, 2)
+    yield "too-slow", small + begun(1) + sent(1, 9000) * 2 + bytes([DRAIN, WAIT, 5, TICK, TICK])
     yield "drained", strict + begun(1) + bytes([DRAIN]) + begun(1) + bytes([COMPLETE, 1])

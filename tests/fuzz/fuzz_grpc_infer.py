@@ -211,6 +211,7 @@ class OtherCall:
         self._stream = stream
 
     def receive(self, message: bytes, compressed: bool) -> None:
+        self._connection.release(self._stream, len(message))
         self._connection.throttle(self._stream)
         self._connection.unthrottle(self._stream)
 
@@ -290,8 +291,7 @@ def one_input(data: bytes) -> None:
             if connection.pending:
                 connection.pending[chosen % len(connection.pending)].answer()
         else:
-            for stream in list(connection.streams.values()):
-                connection.drain_stream(stream, RuntimeError("leaving"))
+            connection.drain_inference(RuntimeError("leaving"))
         session.check()
         for number, stream in connection.streams.items():
             heads[number] = stream.head
@@ -407,6 +407,7 @@ def seeds() -> Iterator[tuple[str, bytes]]:
         "paused",
         strict + begun(0) + sent(1, 0, 1) + bytes([PAUSE]) + given() + bytes([RESUME]),
     )
+    yield "small", b"\3\1" + begun(1) + sent(1, 0) * 2 + given(LONGER_OUTPUTS) + bytes([RESUME])
     yield "drained", strict + begun(0) + sent(1, 0, 1) + bytes([DRAIN]) + given()
     yield "streams-drained", strict + begun(1) + sent(1, 0) + bytes([DRAIN_STREAMS]) + given()
     yield (

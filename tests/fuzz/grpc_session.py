@@ -93,19 +93,31 @@ class Timer:
 
 
 class Transport:
-    """Hands what is written to the client."""
+    """Hands what is written to the client.
+
+    Attributes:
+        small: whether it is full after each large write, as a socket's is whose peer is slow.
+    """
 
     def __init__(self, hear: Callable[[bytes], None]) -> None:
         self.closed = False
         self.reading = True
+        self.small = False
+        self.protocol: Any = None
         self._hear = hear
 
     def write(self, data: bytes) -> None:
         assert not self.closed
+        assert not self.protocol.write_paused
         assert data
         self._hear(data)
+        if self.small and len(data) > 1000:
+            self.protocol.pause_writing()
 
     def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
         self.closed = True
 
     def pause_reading(self) -> None:
@@ -121,8 +133,8 @@ class GrpcSession:
     """A connection under test.
 
     Args:
-        script: what happens; its first bytes choose the limits, and whether the client's preface
-            is said for it.
+        script: what happens; its first bytes choose the limits and the transport, and whether the
+            client's preface is said for it.
         connect: makes the connection of its arguments, as ``GrpcConnection`` has them, the methods
             left out.
         requests, messages: what the client may send.
@@ -140,14 +152,17 @@ class GrpcSession:
         self.transport = Transport(self._hear)
         self.budget = ReceiveBudget(MOST_HELD_BYTES)
         self.begun_ns = self.now_ns = time.monotonic_ns()
+        chosen = script.number()
+        self.transport.small = bool(chosen & 2)
         self.connection = connect(
-            limits=LIMITS[script.number() % len(LIMITS)],
+            limits=LIMITS[chosen & 1],
             scheduler=Scheduler(self.loop),
             buffer=BUFFER,
             max_message_bytes=MOST_MESSAGE_BYTES,
             budget=self.budget,
             now_ns=self.now_ns,
         )
+        self.transport.protocol = self.connection
         self.connection.connection_made(self.transport)
         self._cut = 0
         self._joining = 0
@@ -219,6 +234,7 @@ class GrpcSession:
     def lose(self) -> None:
         """The connection is lost."""
         self.connection.connection_lost(None)
+        self.transport.protocol = None
         self.loop.turn()
         assert self.connection.waiting_bytes == 0
         assert self.budget.held_bytes == 0
