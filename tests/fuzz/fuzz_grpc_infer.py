@@ -389,6 +389,12 @@ def seeds() -> Iterator[tuple[str, bytes]]:
         yield f"full-{method}", strict + begun(method) + sent(1, 0) * 20 + given() * 8 + end
     yield "one-after-another", strict + (begun(0) + sent(1, 0, 1) + given()) * 3
     yield "two-messages", strict + begun(0) + sent(1, 0) * 2
+    yield (
+        "shapes",
+        strict
+        + begun(1)
+        + b"".join(sent(1, 0) + given(each) for each in (OUTPUTS, LONGER_OUTPUTS)),
+    )
     yield "none", strict + begun(0) + end
     yield "reset-in-the-queue", strict + begun(0) + sent(1, 0, 1) + reset + given()
     yield "reset-in-a-batch", strict + begun(0) + sent(1, 0, 1) + bytes([TAKE]) + reset + given()

@@ -261,6 +261,10 @@ class Session:
             assert connection.done
         elif not self._held:
             assert self.peer.allowed()
+            assert self.peer.window(0) <= max(connection.limits.connection_window, 65535)
+            assert all(
+                self.peer.window(each) <= connection.limits.stream_window for each in streams
+            )
 
     def lose(self) -> None:
         """The connection is lost; what was heard must be what was said."""

@@ -101,12 +101,15 @@ class Transport:
 
     def __init__(self, hear: Callable[[bytes], None]) -> None:
         self.closed = False
+        self.aborted = False
         self.reading = True
         self.small = False
         self.protocol: Any = None
         self._hear = hear
 
     def write(self, data: bytes) -> None:
+        if self.aborted:
+            return
         assert not self.closed
         assert not self.protocol.write_paused
         assert data
@@ -118,7 +121,7 @@ class Transport:
         self.closed = True
 
     def abort(self) -> None:
-        self.closed = True
+        self.closed = self.aborted = True
 
     def pause_reading(self) -> None:
         assert self.reading
@@ -228,6 +231,8 @@ class GrpcSession:
             assert not streams
         elif self.transport.reading and not connection.write_paused:
             assert self.peer.allowed()
+            assert self.peer.window(0) <= connection.limits.connection_window
+            assert all(self.peer.window(number) < 2**31 for number in streams)
             # What waits does so for a window.
             assert not connection.out.size or not self.peer.began
 

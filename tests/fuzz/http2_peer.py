@@ -92,8 +92,9 @@ class Http2Peer:
         self._first_window = 65535
         self._windows: defaultdict[int, int] = defaultdict(int)
         self._sent: defaultdict[int, int] = defaultdict(int)
-        self._granted = 65535
-        self._data_said = 0
+        self._granted: defaultdict[int, int] = defaultdict(int)
+        self._data_said: defaultdict[int, int] = defaultdict(int)
+        self._window_said = 65535
 
     # What is said
 
@@ -143,15 +144,14 @@ class Http2Peer:
             if kind == WINDOW_UPDATE and len(payload) == 4:
                 self._windows[stream] += int.from_bytes(payload, "big") & LARGEST_WINDOW
             elif kind == SETTINGS:
-                for at in range(0, len(payload) - 5, 6):
-                    name = int.from_bytes(payload[at : at + 2], "big")
-                    value = int.from_bytes(payload[at + 2 : at + 6], "big")
+                for name, value in settings(payload):
                     if name == INITIAL_WINDOW_SIZE:
                         self._first_window = max(self._first_window, value)
                     elif name == MAX_FRAME_SIZE:
                         self._frame_size = max(self._frame_size, value)
             elif kind == DATA:
-                self._data_said += len(payload)
+                self._data_said[0] += len(payload)
+                self._data_said[stream] += len(payload)
 
     # What is heard
 
@@ -197,15 +197,14 @@ class Http2Peer:
             self.heard[stream].reset = True
         elif kind == SETTINGS:
             assert len(payload) % 6 == 0 if flags == 0 else (flags, payload) == (ACK, b"")
+            self._window_said = dict(settings(payload)).get(INITIAL_WINDOW_SIZE, self._window_said)
         elif kind == PING:
             assert len(payload) == 8
         elif kind == WINDOW_UPDATE:
             more = int.from_bytes(payload, "big")
             assert len(payload) == 4
             assert 0 < more <= LARGEST_WINDOW
-            if stream == 0:
-                self._granted += more
-                assert self._granted - self._data_said <= LARGEST_WINDOW
+            self._granted[stream] += more
         else:
             assert kind == GOAWAY, f"a frame of type {kind} from a server"
             last = int.from_bytes(payload[:4], "big")
@@ -237,7 +236,24 @@ class Http2Peer:
 
     def allowed(self) -> bool:
         """Whether the DATA that was said so far was within the connection's window."""
-        return self._data_said <= self._granted
+        return self._data_said[0] <= 65535 + self._granted[0]
+
+    def window(self, stream: int) -> int:
+        """The most that may be said now on a stream, or with 0 on the connection."""
+        begun = self._said.rest
+        of = (0, int.from_bytes(begun[5:9], "big") & LARGEST_WINDOW)
+        coming = 0
+        if len(begun) >= 9 and begun[3] == DATA and stream in of:
+            coming = int.from_bytes(begun[:3], "big")
+        first = self._window_said if stream else 65535
+        return first + self._granted[stream] - self._data_said[stream] - coming
+
+
+def settings(payload: bytes) -> Iterator[tuple[int, int]]:
+    """The names and values of a SETTINGS."""
+    for at in range(0, len(payload) - 5, 6):
+        name, value = payload[at : at + 2], payload[at + 2 : at + 6]
+        yield int.from_bytes(name, "big"), int.from_bytes(value, "big")
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
