@@ -37,6 +37,8 @@ LIMITS = (
 )
 MOST_MESSAGE_BYTES = 300_000
 MOST_HELD_BYTES = 400_000
+#: What a connection may hold beside the budget.
+OWN_BYTES = 1 << 16
 
 # The server's steps, behind the client's.
 CUT, JOIN, WAIT, TICK, PAUSE, RESUME, DRAIN, LEAVE = range(CLIENT_STEPS, CLIENT_STEPS + 8)
@@ -225,7 +227,8 @@ class GrpcSession:
         assert len(streams) <= connection.limits.max_concurrent_streams
         assert not any(stream.gone for stream in streams.values())
         assert 0 <= self.budget.held_bytes <= MOST_HELD_BYTES
-        assert streams or not self.budget.held_bytes
+        assert self.budget.held_bytes == max(connection.held_bytes - OWN_BYTES, 0)
+        assert streams or not connection.held_bytes
         assert len(self.loop.timers) <= 1
         if connection.failed:
             assert not streams
@@ -242,6 +245,7 @@ class GrpcSession:
         self.transport.protocol = None
         self.loop.turn()
         assert self.connection.waiting_bytes == 0
+        assert self.connection.held_bytes == 0
         assert self.budget.held_bytes == 0
         assert not self.connection.streams
         assert not self.loop.timers
