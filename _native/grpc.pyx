@@ -4,33 +4,28 @@ As the document "gRPC over HTTP2" of the gRPC project has it. A call is a stream
 cut out of the DATA, and its status goes into the trailers. What a method does with them is the
 business of the layer above, which is told of a call's beginning, of each message, and of the end
 of the input.
-
-A message is copied once, into the ``bytes`` that is handed on. Nothing is believed about a message
-that only says how long it is: memory grows with what came, within the budget of all connections.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.object cimport PyObject
-from cpython.ref cimport Py_XDECREF
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from gateway._native.grpc_receiver cimport (
+    DEADLINE_EXCEEDED,
+    INVALID_ARGUMENT,
+    RESOURCE_EXHAUSTED,
+    UNIMPLEMENTED,
+    GrpcReceiver,
+    GrpcStream,
+)
 from gateway._native.grpc_text cimport percent_encode, timeout_ns
 from gateway._native.http2_fields cimport RequestHead
-from gateway._native.http2_frames cimport DATA, FRAME_HEAD, put_frame_head, put_u32, read_u32
-from gateway._native.http2_protocol cimport Http2Protocol, monotonic_ns
+from gateway._native.http2_frames cimport DATA, FRAME_HEAD, put_frame_head, put_u32
+from gateway._native.http2_protocol cimport monotonic_ns
 from gateway._native.http2_stream cimport Http2Stream
-
-cdef extern from "Python.h":
-    int _PyBytes_Resize(PyObject** bytes, Py_ssize_t size) except -1
-    PyObject* new_bytes "PyBytes_FromStringAndSize" (const char* data, Py_ssize_t size) except NULL
 
 cdef enum:
     PREFIX = 5
-    # A message is given so much memory on its own word.
-    FIRST_BYTES = 1 << 12
-    # So much a connection may hold whatever the others do: they cannot keep its small calls out.
-    OWN_BYTES = 1 << 16
     # Of what a caller sent so much is said back to it, and so much is said at all.
     MOST_ECHOED = 100
     MOST_DETAILS = 4096
@@ -40,13 +35,6 @@ cdef enum:
     # The longest that a timer is set for: a day.
     LONGEST_S = 86400
 
-cdef enum Status:
-    INVALID_ARGUMENT = 3
-    DEADLINE_EXCEEDED = 4
-    RESOURCE_EXHAUSTED = 8
-    UNIMPLEMENTED = 12
-    INTERNAL = 13
-
 _CONTENT_TYPE = b"application/grpc"
 _ENCODINGS = (b"identity", b"gzip", b"deflate")
 _ACCEPTED = (b"grpc-accept-encoding", b",".join(_ENCODINGS), "index")
@@ -54,60 +42,12 @@ _HEAD = ((b":status", b"200", "index"), (b"content-type", _CONTENT_TYPE, "index"
 _OK = ((b"grpc-status", b"0", "index"),)
 
 
-cdef class ReceiveBudget:
-    """Memory for messages on their way in, beyond 64 KiB of each connection of a server.
-
-    Attributes:
-        held_bytes: what they hold.
-        max_bytes: what they may.
-    """
-
-    def __init__(self, Py_ssize_t max_bytes):
-        self.max_bytes = max_bytes
-
-
-cdef class GrpcStream(Http2Stream):
-    """A call.
-
-    Attributes:
-        head: its request's head.
-        method: what the table of methods has for its path.
-        deadline_ns: when the caller stops waiting, monotonic nanoseconds; 0 for never.
-        call: whoever serves it; its ``cancel()`` is called when nobody waits any more.
-        answered: whether its status has been given.
-        endless: whether its input may pause between messages for as long as it likes; set by
-            whoever serves it.
-    """
-
-    def __dealloc__(self):
-        Py_XDECREF(self.message)
-
-    @property
-    def reply_encoding(self):
-        """What messages to the caller may be coded in, ``None`` for nothing.
-
-        It is what its own come in, where it takes that back; once the response has begun, its head
-        has to say so.
-        """
-        if self.headers_sent:
-            return self.head.encoding if self.coded else None
-        encoding = self.head.encoding
-        if is_plain(encoding):
-            return None
-        accepted = self.head.accept_encoding
-        if accepted is not None and encoding not in accepted.replace(b" ", b"").split(b","):
-            return None
-        return encoding
-
-
-cdef class GrpcConnection(Http2Protocol):
+cdef class GrpcConnection(GrpcReceiver):
     """A connection whose streams are calls. For the event loop's thread only.
 
     Args:
-        limits, scheduler, buffer, now_ns: as for ``Http2Protocol``.
+        limits, scheduler, buffer, max_message_bytes, budget, now_ns: as for ``GrpcReceiver``.
         methods: by path, as bytes; what they are is the layer above's to know.
-        max_message_bytes: the largest message that is taken.
-        budget: shared by all connections.
     """
 
     def __init__(
@@ -116,14 +56,12 @@ cdef class GrpcConnection(Http2Protocol):
         scheduler,
         buffer,
         dict methods not None,
-        Py_ssize_t max_message_bytes,
-        ReceiveBudget budget not None,
+        max_message_bytes,
+        budget,
         now_ns=None,
     ):
-        super().__init__(limits, scheduler, buffer, now_ns)
+        super().__init__(limits, scheduler, buffer, max_message_bytes, budget, now_ns)
         self.methods = methods
-        self.max_message_bytes = max_message_bytes
-        self.budget = budget
 
     cdef Http2Stream make_stream(self):
         return GrpcStream.__new__(GrpcStream)
@@ -217,151 +155,6 @@ cdef class GrpcConnection(Http2Protocol):
         if self.alarm is not None:
             self.alarm.cancel()
             self.alarm = None
-
-    # Messages in
-
-    cdef int data_received(
-        self, Http2Stream stream, const uint8_t* data, Py_ssize_t size
-    ) except -1:
-        cdef GrpcStream call = <GrpcStream>stream
-        cdef Py_ssize_t left = size
-        cdef Py_ssize_t used
-        while left and not call.answered and not call.gone:
-            if call.message == NULL:
-                used = self.begin_message(call, data, left)
-            else:
-                used = self.fill_message(call, data, left)
-            data += used
-            left -= used
-        if call.throttled:
-            call.ungranted += size
-        elif not call.gone:
-            self.grant(call, size)
-        return 0
-
-    cdef Py_ssize_t begin_message(
-        self, GrpcStream stream, const uint8_t* data, Py_ssize_t size
-    ) except -1:
-        """Read a message's prefix, and the message if it is there as a whole."""
-        cdef Py_ssize_t used = min(size, PREFIX - stream.prefix_seen)
-        cdef Py_ssize_t length
-        memcpy(stream.prefix + stream.prefix_seen, data, used)
-        stream.prefix_seen += used
-        if stream.prefix_seen < PREFIX:
-            return used
-        length = read_u32(stream.prefix + 1)
-        if stream.prefix[0] > 1:
-            self.fail_call(stream, INTERNAL, "the DATA is not cut into gRPC's messages")
-        elif length > self.max_message_bytes:
-            self.message_too_large(stream, length)
-        elif stream.prefix[0] == 1 and is_plain(stream.head.encoding):
-            self.fail_call(stream, INTERNAL, "a compressed message, but no grpc-encoding")
-        elif size - used >= length:
-            stream.prefix_seen = 0
-            self.message_received(
-                stream,
-                PyBytes_FromStringAndSize(<const char*>data + used, length),
-                stream.prefix[0] == 1,
-            )
-            return used + length
-        elif self.hold(stream, min(length, FIRST_BYTES)):
-            stream.message_size = length
-            stream.received = 0
-            stream.message = new_bytes(NULL, min(length, FIRST_BYTES))
-            if not stream.throttled:
-                self.widen(stream, length - (size - used))
-        return used
-
-    cdef Py_ssize_t fill_message(
-        self, GrpcStream stream, const uint8_t* data, Py_ssize_t size
-    ) except -1:
-        """Go on with a message that began in an earlier piece."""
-        cdef Py_ssize_t part = min(size, stream.message_size - stream.received)
-        cdef Py_ssize_t capacity = PyBytes_GET_SIZE(<bytes>stream.message)
-        cdef bytes message
-        if stream.received + part > capacity:
-            capacity = min(stream.message_size, max(2 * capacity, stream.received + part))
-            if not self.hold(stream, capacity):
-                return size
-            _PyBytes_Resize(&stream.message, capacity)
-        memcpy(PyBytes_AS_STRING(<bytes>stream.message) + stream.received, data, part)
-        stream.received += part
-        if stream.received == stream.message_size:
-            message = <bytes>stream.message
-            stream.prefix_seen = 0
-            self.let_go(stream)
-            self.message_received(stream, message, stream.prefix[0] == 1)
-        return part
-
-    cdef bint hold(self, GrpcStream stream, Py_ssize_t size) except -1:
-        """Reserve ``size`` bytes in all for the message of ``stream``, or fail the call."""
-        if not self.reserve(stream, size - stream.held_bytes):
-            return False
-        stream.held_bytes = size
-        return True
-
-    cdef int let_go(self, GrpcStream stream) except -1:
-        """Forget the message that is being received."""
-        Py_XDECREF(stream.message)
-        stream.message = NULL
-        self.account(-stream.held_bytes)
-        stream.held_bytes = 0
-        return 0
-
-    cdef bint keep(self, GrpcStream stream, Py_ssize_t size) except -1:
-        """Reserve ``size`` bytes for a message that is whole but not taken, or fail the call."""
-        if not self.reserve(stream, size):
-            return False
-        stream.kept_bytes += size
-        return True
-
-    cpdef int release(self, GrpcStream stream, Py_ssize_t size) except -1:
-        """Messages of ``size`` bytes were taken."""
-        size = min(size, stream.kept_bytes)
-        stream.kept_bytes -= size
-        self.account(-size)
-        return 0
-
-    cdef bint reserve(self, GrpcStream stream, Py_ssize_t size) except -1:
-        if (
-            self.held_bytes + size > OWN_BYTES
-            and self.budget.held_bytes + size > self.budget.max_bytes
-        ):
-            self.fail_call(
-                stream,
-                RESOURCE_EXHAUSTED,
-                f"the server holds {self.budget.held_bytes} bytes of messages that are not complete "
-                f"or not taken yet, of at most {self.budget.max_bytes}; send it again later",
-            )
-            return False
-        self.account(size)
-        return True
-
-    cdef int account(self, Py_ssize_t size) noexcept:
-        """Hold ``size`` bytes more; what goes beyond the connection's own is the budget's."""
-        cdef Py_ssize_t before = max(self.held_bytes - OWN_BYTES, 0)
-        self.held_bytes += size
-        self.budget.held_bytes += max(self.held_bytes - OWN_BYTES, 0) - before
-        return 0
-
-    cdef int request_ended(self, Http2Stream stream) except -1:
-        cdef GrpcStream call = <GrpcStream>stream
-        if call.answered:
-            return 0
-        if call.prefix_seen:
-            return self.fail_call(call, INTERNAL, "the request ends within a message")
-        return self.input_ended(call)
-
-    def throttle(self, GrpcStream stream not None):
-        """Let the caller send no more than the window that it has."""
-        stream.throttled = True
-
-    def unthrottle(self, GrpcStream stream not None):
-        """Let the caller send on."""
-        stream.throttled = False
-        size, stream.ungranted = stream.ungranted, 0
-        if size and not stream.gone:
-            self.grant(stream, size)
 
     # Messages and statuses out
 
@@ -499,10 +292,6 @@ cdef class GrpcConnection(Http2Protocol):
         """
         raise NotImplementedError
 
-    def message_too_large(self, stream, size):
-        """A message of ``size`` bytes is announced, which is over the limit: fail the call."""
-        raise NotImplementedError
-
 
 cdef bint is_grpc(bytes content_type) except -1:
     """Whether a content type is gRPC's, with or without a format or parameters."""
@@ -510,11 +299,6 @@ cdef bint is_grpc(bytes content_type) except -1:
         content_type == _CONTENT_TYPE
         or content_type.startswith((b"application/grpc+", b"application/grpc;"))
     )
-
-
-cdef bint is_plain(bytes encoding) except -1:
-    """Whether messages in ``encoding`` are as they are."""
-    return encoding is None or encoding == b"identity"
 
 
 cdef str shown(bytes text):

@@ -3,7 +3,8 @@
 from cpython.buffer cimport Py_buffer
 from libc.stdint cimport uint8_t
 
-from gateway._native.grpc cimport GrpcConnection, GrpcStream
+from gateway._native.grpc cimport GrpcConnection
+from gateway._native.grpc_receiver cimport GrpcStream
 from gateway._native.infer_template cimport InferTemplate
 from gateway._native.oip_head cimport Parts
 from gateway._native.ticket cimport Ticket

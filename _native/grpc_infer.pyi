@@ -1,6 +1,7 @@
 from typing import Any
 
-from gateway._native.grpc import GrpcConnection, GrpcStream, ReceiveBudget
+from gateway._native.grpc import GrpcConnection
+from gateway._native.grpc_receiver import GrpcStream, ReceiveBudget
 from gateway._native.http2_limits import Http2Limits
 from gateway._native.http2_protocol import ReceiveBuffer, Scheduler
 

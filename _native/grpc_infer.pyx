@@ -13,7 +13,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport INT32_MAX, int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy
 
-from gateway._native.grpc cimport GrpcConnection, GrpcStream
+from gateway._native.grpc cimport GrpcConnection
+from gateway._native.grpc_receiver cimport UNIMPLEMENTED, GrpcStream
 from gateway._native.http2_frames cimport (
     DATA,
     END_HEADERS,
@@ -37,7 +38,6 @@ cdef enum:
     MOST_WAITING = 1 << 20
     # Protobuf's limit, less what a ModelStreamInferResponse adds.
     MOST_ANSWER = 0x7FFFFFF0
-    UNIMPLEMENTED = 12
 
 
 cdef class InferStream(GrpcStream):

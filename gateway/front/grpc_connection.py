@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from gateway._native.grpc import ReceiveBudget
 from gateway._native.grpc_infer import InferConnection, InferStream
+from gateway._native.grpc_receiver import ReceiveBudget
 from gateway._native.http2_limits import Http2Limits
 from gateway._native.http2_protocol import ReceiveBuffer, Scheduler
 from gateway._native.infer_template import InferTemplate

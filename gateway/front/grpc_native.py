@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from gateway._native.grpc import ReceiveBudget
+from gateway._native.grpc_receiver import ReceiveBudget
 from gateway._native.http2_limits import Http2Limits
 from gateway._native.http2_protocol import ReceiveBuffer, Scheduler
 from gateway.clock import monotonic_ns

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import unquote
 
-from gateway._native.grpc import ReceiveBudget
+from gateway._native.grpc_receiver import ReceiveBudget
 from gateway._native.http2_limits import Http2Limits
 from gateway._native.http2_protocol import ReceiveBuffer, Scheduler
 from tests.fuzz.http2_peer import (
