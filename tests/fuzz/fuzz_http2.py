@@ -332,6 +332,8 @@ def seeds() -> Iterator[tuple[str, bytes]]:
     yield "stream-window", strict + opened + filler(1, 0, 999) + filler(1, 0, 999) * 3
     yield "connection-window", strict + (opened + filler(1, 0, 16384)) * 5
     yield "padding", answers + opened + framed(DATA, PADDED | END_STREAM, 1, b"\3abc\0\0\0")
+    much = framed(DATA, PADDED, 1, bytes([200]) + bytes(250))
+    yield "padding-is-granted", strict + opened + much * 8
     yield "too-much-padding", answers + opened + framed(DATA, PADDED, 1, b"\4abc")
     yield (
         "no-window",
