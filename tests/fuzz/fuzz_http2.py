@@ -376,6 +376,10 @@ def seeds() -> Iterator[tuple[str, bytes]]:
     )
     yield "drain", answers + opened + bytes([DRAIN]) + framed(PING, ACK, 0, b"draining") + opened
     yield "leave", strict + opened + bytes([LEAVE]) + opened + bytes([FINISH, 1])
+    yield (
+        "beyond-the-last",
+        strict + opened + bytes([LEAVE]) + opened + request(6, END_STREAM | TRAILERS) + b"\3",
+    )
     yield "error-after-leave", strict + opened + bytes([LEAVE]) + opened + update(0, 0)
     yield "goaway", strict + opened + framed(GOAWAY, 0, 0, bytes(8)) + bytes([FINISH, 1])
     yield "reset", strict + (opened + framed(RST_STREAM, 0, 1, b"\0\0\0\x08")) * 2
