@@ -262,6 +262,8 @@ cdef class Http2Connection(Http2Streams):
         stream = self.streams.get(number)
         if stream is not None:
             return self.take_trailers(stream, end, fields)
+        if number > self.served_until:
+            return 0
         if number not in self.reset_lately:
             raise Http2Error(STREAM_CLOSED, f"HEADERS for stream {number}, which is closed")
         return self.nuisance("HEADERS for streams that were reset")

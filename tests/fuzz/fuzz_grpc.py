@@ -75,6 +75,7 @@ class Call:
         self._connection = connection
         self._ended = False
         self._untaken = 0
+        self._more = 0
 
     # The core's side
 
@@ -102,6 +103,9 @@ class Call:
     def drained(self) -> None:
         assert not self.cancelled
         assert self.stream.waiting_bytes == 0
+        if self._more and not self.stream.answered:
+            self._more -= 1
+            self.send(bytes(20_000))
 
     def cancel(self) -> None:
         assert not self.cancelled
@@ -119,6 +123,10 @@ class Call:
         if not self.cancelled:
             self.sent.append((compressed, message))
         self._connection.send_message(self.stream, message, compressed)
+
+    def stream_on(self, more: int) -> None:
+        """Send so many more messages, each when nothing waits any more."""
+        self._more = more
 
     def complete(self) -> None:
         if not self.cancelled:
@@ -187,6 +195,7 @@ def answer(step: int, call: Call | None, script: Script) -> None:
     if call is None:
         return
     if step == SEND:
+        call.stream_on(size % 4)
         call.send(bytes(size))
     elif step == COMPLETE:
         call.complete()
@@ -260,6 +269,8 @@ def seeds() -> Iterator[tuple[str, bytes]]:
     )
     yield "paused", strict + begun(1) + bytes([PAUSE]) + sent(1, 9) + bytes([FAIL, 1, RESUME])
     yield "small", small + begun(1) + sent(1, 9000) * 3 + bytes([COMPLETE, 1, RESUME, RESUME])
+    wider = framed(SETTINGS, 0, 0, b"\0\4\0\1\0\0") + update(0, 2**20)
+    yield "streamed", strict + closed_window + begun(1) * 2 + sent(1, 7) + sent(3, 7) + wider
     yield "untaken", generous + begun(1) + message(1, 2) * 9 + bytes([READ, 1]) + message(1, 2)
     yield "too-slow", small + begun(1) + sent(1, 9000) * 2 + bytes([DRAIN, WAIT, 5, TICK, TICK])
     yield "drained", strict + begun(1) + bytes([DRAIN]) + begun(1) + bytes([COMPLETE, 1])

@@ -387,7 +387,28 @@ def seeds() -> Iterator[tuple[str, bytes]]:
             strict + begun(method) + many + end + given(TORN_OUTPUTS) + given(),
         )
         yield f"full-{method}", strict + begun(method) + sent(1, 0) * 20 + given() * 8 + end
-    yield "one-after-another", strict + (begun(0) + sent(1, 0, 1) + given()) * 3
+    yield (
+        "one-after-another",
+        strict + b"".join(begun(0) + sent(stream, 0, 1) + given() for stream in (1, 3, 5)),
+    )
+    yield (
+        "table-sizes",
+        strict
+        + begun(0)
+        + sent(1, 0, 1)
+        + given()
+        + framed(SETTINGS, 0, 0, b"\0\1\0\0\0\0")
+        + begun(0)
+        + sent(3, 0, 1)
+        + given()
+        + framed(SETTINGS, 0, 0, b"\0\1\0\0\x10\0")
+        + begun(0)
+        + sent(5, 0, 1)
+        + given()
+        + begun(0)
+        + sent(7, 0, 1)
+        + given(),
+    )
     yield "two-messages", strict + begun(0) + sent(1, 0) * 2
     yield (
         "shapes",

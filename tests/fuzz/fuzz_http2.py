@@ -332,6 +332,8 @@ def seeds() -> Iterator[tuple[str, bytes]]:
     yield "stream-window", strict + opened + filler(1, 0, 999) + filler(1, 0, 999) * 3
     yield "connection-window", strict + (opened + filler(1, 0, 16384)) * 5
     yield "padding", answers + opened + framed(DATA, PADDED | END_STREAM, 1, b"\3abc\0\0\0")
+    much = framed(DATA, PADDED, 1, bytes([200]) + bytes(250))
+    yield "padding-is-granted", strict + opened + much * 8
     yield "too-much-padding", answers + opened + framed(DATA, PADDED, 1, b"\4abc")
     yield (
         "no-window",
@@ -374,6 +376,10 @@ def seeds() -> Iterator[tuple[str, bytes]]:
     )
     yield "drain", answers + opened + bytes([DRAIN]) + framed(PING, ACK, 0, b"draining") + opened
     yield "leave", strict + opened + bytes([LEAVE]) + opened + bytes([FINISH, 1])
+    yield (
+        "beyond-the-last",
+        strict + opened + bytes([LEAVE]) + opened + request(6, END_STREAM | TRAILERS) + b"\3",
+    )
     yield "error-after-leave", strict + opened + bytes([LEAVE]) + opened + update(0, 0)
     yield "goaway", strict + opened + framed(GOAWAY, 0, 0, bytes(8)) + bytes([FINISH, 1])
     yield "reset", strict + (opened + framed(RST_STREAM, 0, 1, b"\0\0\0\x08")) * 2

@@ -299,6 +299,33 @@ def test_a_drained_connection_ends_with_its_last_stream() -> None:
     assert client.connection.done
 
 
+def test_trailers_of_a_stream_beyond_the_last_are_passed_over() -> None:
+    client = Client()
+    stream = client.ask()
+    client.connection.leave()
+    beyond = stream.id + 2
+    assert client.ask(end=False) is None
+    client.say(
+        DataFrame(beyond, b"data"),
+        HeadersFrame(beyond, Encoder().encode([("x", "y")]), flags=["END_HEADERS", "END_STREAM"]),
+    )
+    assert not client.connection.failed
+    client.answer(stream)
+    assert client.connection.done
+
+
+def test_an_error_names_no_stream_beyond_the_last() -> None:
+    """What a GOAWAY has said, a later one may not take back."""
+    client = Client()
+    last = client.ask()
+    client.connection.leave()
+    client.ask()
+    client.say(RstStreamFrame(99))
+    left, failed = (f for f in client.hear() if isinstance(f, GoAwayFrame))
+    assert (left.error_code, failed.error_code) == (0, 1)
+    assert left.last_stream_id == failed.last_stream_id == last.id
+
+
 def test_what_goes_wrong_above_fails_the_connection_and_is_told() -> None:
     client = Client()
     client.handler.request_begun = None  # type: ignore[method-assign,assignment]
