@@ -285,6 +285,8 @@ cdef class InferConnection(GrpcConnection):
 
     # Its answer
 
+    # Whether the lane gave as many arrays as it has outputs is the one thing not proven here.
+    @cython.boundscheck(True)
     cdef int answer(self, InferCall call, list arrays) except -1:
         """Send the outputs of ``call``."""
         cdef InferTemplate template = call.template
