@@ -33,6 +33,8 @@ cdef class GrpcStream(Http2Stream):
     cdef PyObject* message
     cdef Py_ssize_t message_size
     cdef Py_ssize_t received
+    # Whether what it lacks counts among what the connection waits for.
+    cdef bint awaited
     cdef Py_ssize_t held_bytes
     # Messages that are whole, and not taken yet.
     cdef Py_ssize_t kept_bytes
@@ -49,6 +51,10 @@ cdef class GrpcReceiver(Http2Protocol):
     cdef readonly ReceiveBudget budget
     cdef readonly Py_ssize_t max_message_bytes
     cdef readonly Py_ssize_t held_bytes
+    # What messages that came in part still lack; what came since the first of them, and when.
+    cdef Py_ssize_t missing_bytes
+    cdef int64_t burst_bytes
+    cdef int64_t burst_since_ns
 
     cdef Py_ssize_t begin_message(
         self, GrpcStream stream, const uint8_t* data, Py_ssize_t size

@@ -25,6 +25,13 @@ cdef enum:
     PREFIX = 5
     # A message is given so much memory on its own word.
     FIRST_BYTES = 1 << 12
+    # And so many times what came, when that has been filled.
+    GROWTH = 4
+    # What is missing of a message is taken in pieces of this size where the peer is fast enough to
+    # bring one, and with it whatever else it says, within a millisecond or two.
+    PIECE = 1 << 17
+    SMALLEST_PIECE = 1 << 15
+    FAST_BYTES_PER_MS = 1 << 16
     # So much a connection may hold whatever the others do: they cannot keep its small calls out.
     OWN_BYTES = 1 << 16
 
@@ -112,7 +119,8 @@ cdef class GrpcReceiver(Http2Protocol):
             left -= used
         if call.throttled:
             call.ungranted += size
-        elif not call.gone:
+        elif call.endless and not call.gone:
+            # The one message of a unary call has the window that it needs, see ``widen``.
             self.grant(call, size)
         return 0
 
@@ -145,7 +153,13 @@ cdef class GrpcReceiver(Http2Protocol):
             stream.message_size = length
             stream.received = 0
             stream.message = new_bytes(NULL, min(length, FIRST_BYTES))
+            if self.missing_bytes == 0:
+                self.burst_since_ns = self.now_ns
+                self.burst_bytes = 0
+            # Of a caller that may send no more nothing is sure to come.
             if not stream.throttled:
+                stream.awaited = True
+                self.missing_bytes += length
                 self.widen(stream, length - (size - used))
         return used
 
@@ -157,12 +171,15 @@ cdef class GrpcReceiver(Http2Protocol):
         cdef Py_ssize_t capacity = PyBytes_GET_SIZE(<bytes>stream.message)
         cdef bytes message
         if stream.received + part > capacity:
-            capacity = min(stream.message_size, max(2 * capacity, stream.received + part))
+            capacity = min(stream.message_size, max(GROWTH * capacity, stream.received + part))
             if not self.hold(stream, capacity):
                 return size
             _PyBytes_Resize(&stream.message, capacity)
         memcpy(PyBytes_AS_STRING(<bytes>stream.message) + stream.received, data, part)
         stream.received += part
+        self.burst_bytes += part
+        if stream.awaited:
+            self.missing_bytes -= part
         if stream.received == stream.message_size:
             message = <bytes>stream.message
             stream.prefix_seen = 0
@@ -181,6 +198,9 @@ cdef class GrpcReceiver(Http2Protocol):
         """Forget the message that is being received."""
         Py_XDECREF(stream.message)
         stream.message = NULL
+        if stream.awaited:
+            stream.awaited = False
+            self.missing_bytes -= stream.message_size - stream.received
         self.account(-stream.held_bytes)
         stream.held_bytes = 0
         return 0
@@ -220,6 +240,18 @@ cdef class GrpcReceiver(Http2Protocol):
         self.held_bytes += size
         self.budget.held_bytes += max(self.held_bytes - OWN_BYTES, 0) - before
         return 0
+
+    cdef int64_t bytes_worth_waiting_for(self) noexcept:
+        """A good part of what large messages still lack, while their peer is fast."""
+        cdef int64_t size = min(<int64_t>self.missing_bytes, self.recv_window)
+        if (
+            size < SMALLEST_PIECE
+            or self.burst_bytes < FAST_BYTES_PER_MS
+            or self.burst_bytes * 1000000
+            < FAST_BYTES_PER_MS * (self.now_ns - self.burst_since_ns)
+        ):
+            return 0
+        return min(size, <int64_t>PIECE)
 
     cdef int request_ended(self, Http2Stream stream) except -1:
         cdef GrpcStream call = <GrpcStream>stream

@@ -27,6 +27,15 @@ cdef class Http2Protocol(Http2Connection):
     cdef bint flush_is_due
     cdef bint reading_paused
     cdef int64_t ended_ns
+    # The descriptor whose low-water mark we may move, -1 for none; and where the mark is.
+    cdef int socket
+    cdef int64_t low_water
+    cdef object impatience
+
+    cdef int wait_for(self, int64_t size) except -1
+
+    # What the layer above makes of it.
+    cdef int64_t bytes_worth_waiting_for(self) noexcept
 
 
 cdef int64_t monotonic_ns() noexcept nogil

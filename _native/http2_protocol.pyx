@@ -10,8 +10,16 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from gateway._native.http2 cimport Http2Connection
 
+cdef extern from "<sys/socket.h>" nogil:
+    enum:
+        SOL_SOCKET
+        SO_RCVLOWAT
+    int setsockopt(int socket, int level, int option, const void* value, unsigned int size)
+
 # How long the peer of a connection that has ended may take to read the last of it.
 cdef int64_t LINGER_NS = 5_000_000_000
+# The longest that a peer which pauses within a large message may keep what it has sent unseen.
+cdef double IMPATIENCE_S = 0.01
 
 
 cdef int64_t monotonic_ns() noexcept nogil:
@@ -78,6 +86,7 @@ cdef class Http2Protocol(Http2Connection):
     ):
         self.scheduler = scheduler
         self.buffer = buffer
+        self.socket = -1
         super().__init__(limits, monotonic_ns() if now_ns is None else now_ns)
 
     # Asyncio's side
@@ -85,11 +94,16 @@ cdef class Http2Protocol(Http2Connection):
     def connection_made(self, transport):
         """Asyncio's. Our SETTINGS wait for the peer's first bytes, which may not be HTTP/2."""
         self.transport = transport
+        socket = transport.get_extra_info("socket")
+        # The bytes of TLS are not those that are counted here.
+        if socket is not None and transport.get_extra_info("ssl_object") is None:
+            self.socket = socket.fileno()
 
     def connection_lost(self, exc):
         """Asyncio's: nobody waits for answers any more."""
         self.lose()
         self.transport = None
+        self.socket = -1
 
     def eof_received(self):
         """Asyncio's: the peer has left; the transport closes itself."""
@@ -107,6 +121,35 @@ cdef class Http2Protocol(Http2Connection):
         finally:
             self.receiving = False
         self.flush()
+        if self.socket >= 0:
+            self.wait_for(self.bytes_worth_waiting_for())
+
+    cdef int wait_for(self, int64_t size) except -1:
+        """Be woken for ``size`` bytes or more, or after a moment; for any at all if it is 0.
+
+        Of a large message each segment would wake us, at more than the price of its copy.
+        """
+        cdef int low_water = <int>size if size else 1
+        if size == self.low_water:
+            return 0
+        self.low_water = size
+        setsockopt(self.socket, SOL_SOCKET, SO_RCVLOWAT, &low_water, sizeof(low_water))
+        if self.impatience is not None:
+            self.impatience.cancel()
+            self.impatience = None
+        if size:
+            self.impatience = self.scheduler.call_later(IMPATIENCE_S, self.wait_no_longer)
+        return 0
+
+    def wait_no_longer(self):
+        """The peer has paused: take what there is."""
+        self.impatience = None
+        if self.socket >= 0:
+            self.wait_for(0)
+
+    cdef int64_t bytes_worth_waiting_for(self) noexcept:
+        """How many more bytes are sure to come and better taken together; 0 for none."""
+        return 0
 
     def pause_writing(self):
         """Asyncio's: the transport is full."""

@@ -36,6 +36,7 @@ class TaskCall:
     def __init__(self, connection: "NativeConnection", stream: InferStream) -> None:
         self._connection: Final = connection
         self._stream: Final = stream
+        stream.endless = isinstance(stream.method, StreamMethod)
         self._unread: Final[deque[tuple[bytes, bool]]] = deque()
         self._unread_bytes = 0
         self._ended = False
@@ -46,7 +47,6 @@ class TaskCall:
 
     async def _serve(self) -> None:
         method = self._stream.method
-        self._stream.endless = isinstance(method, StreamMethod)
         try:
             if isinstance(method, UnaryMethod):
                 await self._answer(method.handler(await self._only_message(), self))

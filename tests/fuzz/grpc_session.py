@@ -109,6 +109,9 @@ class Transport:
         self.protocol: Any = None
         self._hear = hear
 
+    def get_extra_info(self, name: str) -> None:
+        """It has no socket."""
+
     def write(self, data: bytes) -> None:
         if self.aborted:
             return
