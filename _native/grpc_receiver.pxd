@@ -59,6 +59,10 @@ cdef class GrpcReceiver(Http2Protocol):
     cdef Py_ssize_t begin_message(
         self, GrpcStream stream, const uint8_t* data, Py_ssize_t size
     ) except -1
+    cdef bint may_begin(self, GrpcStream stream, Py_ssize_t length) except -1
+    cdef int keep_message(
+        self, GrpcStream stream, Py_ssize_t length, Py_ssize_t there
+    ) except -1
     cdef Py_ssize_t fill_message(
         self, GrpcStream stream, const uint8_t* data, Py_ssize_t size
     ) except -1

@@ -23,13 +23,13 @@ cdef extern from "Python.h":
 
 cdef enum:
     PREFIX = 5
-    # A message is given so much memory on its own word.
+    # A message is given so much memory on its own word, and so many times what came with it; and
+    # when that has been filled, again as many times.
     FIRST_BYTES = 1 << 12
-    # And so many times what came, when that has been filled.
-    GROWTH = 4
+    GROWTH = 8
     # What is missing of a message is taken in pieces of this size where the peer is fast enough to
     # bring one, and with it whatever else it says, within a millisecond or two.
-    PIECE = 1 << 17
+    PIECE = 1 << 18
     SMALLEST_PIECE = 1 << 15
     FAST_BYTES_PER_MS = 1 << 16
     # So much a connection may hold whatever the others do: they cannot keep its small calls out.
@@ -135,33 +135,50 @@ cdef class GrpcReceiver(Http2Protocol):
         if stream.prefix_seen < PREFIX:
             return used
         length = read_u32(stream.prefix + 1)
+        if not self.may_begin(stream, length):
+            return used
+        if size - used < length:
+            self.keep_message(stream, length, size - used)
+            return used
+        stream.prefix_seen = 0
+        self.message_received(
+            stream,
+            PyBytes_FromStringAndSize(<const char*>data + used, length),
+            stream.prefix[0] == 1,
+        )
+        return used + length
+
+    cdef bint may_begin(self, GrpcStream stream, Py_ssize_t length) except -1:
+        """Whether a message with this prefix is one to be taken; fails the call otherwise."""
         if stream.prefix[0] > 1:
             self.fail_call(stream, INTERNAL, "the DATA is not cut into gRPC's messages")
         elif length > self.max_message_bytes:
             self.message_too_large(stream, length)
         elif stream.prefix[0] == 1 and is_plain(stream.head.encoding):
             self.fail_call(stream, INTERNAL, "a compressed message, but no grpc-encoding")
-        elif size - used >= length:
-            stream.prefix_seen = 0
-            self.message_received(
-                stream,
-                PyBytes_FromStringAndSize(<const char*>data + used, length),
-                stream.prefix[0] == 1,
-            )
-            return used + length
-        elif self.hold(stream, min(length, FIRST_BYTES)):
-            stream.message_size = length
-            stream.received = 0
-            stream.message = new_bytes(NULL, min(length, FIRST_BYTES))
-            if self.missing_bytes == 0:
-                self.burst_since_ns = self.now_ns
-                self.burst_bytes = 0
-            # Of a caller that may send no more nothing is sure to come.
-            if not stream.throttled:
-                stream.awaited = True
-                self.missing_bytes += length
-                self.widen(stream, length - (size - used))
-        return used
+        else:
+            return True
+        return False
+
+    cdef int keep_message(
+        self, GrpcStream stream, Py_ssize_t length, Py_ssize_t there
+    ) except -1:
+        """Make room for a message of which only the first ``there`` bytes are there."""
+        cdef Py_ssize_t capacity = min(length, max(FIRST_BYTES, GROWTH * there))
+        if not self.hold(stream, capacity):
+            return 0
+        stream.message_size = length
+        stream.received = 0
+        stream.message = new_bytes(NULL, capacity)
+        if self.missing_bytes == 0:
+            self.burst_since_ns = self.now_ns
+            self.burst_bytes = 0
+        # Of a caller that may send no more nothing is sure to come.
+        if not stream.throttled:
+            stream.awaited = True
+            self.missing_bytes += length
+            self.widen(stream, length - there)
+        return 0
 
     cdef Py_ssize_t fill_message(
         self, GrpcStream stream, const uint8_t* data, Py_ssize_t size
