@@ -15,6 +15,7 @@ cdef class Scheduler:
 
 cdef class ReceiveBuffer:
     cdef bytearray memory
+    cdef Py_ssize_t size
     cdef readonly object view
     cdef uint8_t* data
 

@@ -69,6 +69,7 @@ cdef class ReceiveBuffer:
     """The memory that all connections of one thread receive into, one after the other."""
 
     def __init__(self, Py_ssize_t size=1 << 18):
+        self.size = size
         self.memory = bytearray(size)
         self.view = memoryview(self.memory)
         self.data = <uint8_t*>self.memory
@@ -115,6 +116,7 @@ cdef class Http2Protocol(Http2Connection):
 
     def buffer_updated(self, Py_ssize_t size):
         """Asyncio's: ``size`` bytes have come."""
+        cdef int64_t worth
         self.receiving = True
         try:
             self.feed(self.buffer.data, size, monotonic_ns())
@@ -122,7 +124,10 @@ cdef class Http2Protocol(Http2Connection):
             self.receiving = False
         self.flush()
         if self.socket >= 0:
-            self.wait_for(self.bytes_worth_waiting_for())
+            worth = self.bytes_worth_waiting_for()
+            # Where the buffer was too small, more is there already.
+            if worth == 0 or size < self.buffer.size:
+                self.wait_for(worth)
 
     cdef int wait_for(self, int64_t size) except -1:
         """Be woken for ``size`` bytes or more, or after a moment; for any at all if it is 0.
