@@ -3,6 +3,15 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from gateway._native.grpc_receiver cimport GrpcReceiver, GrpcStream
+from gateway._native.hpack cimport Encoder
+
+
+cdef class RepeatedBlock:
+    cdef bytes block
+    # The encoder's table when it was made.
+    cdef uint64_t generation
+
+    cdef bytes encode(self, Encoder encoder, fields)
 
 
 cdef class GrpcConnection(GrpcReceiver):
@@ -10,11 +19,8 @@ cdef class GrpcConnection(GrpcReceiver):
     # The timer of the earliest deadline.
     cdef object alarm
     cdef int64_t alarm_ns
-    # Header blocks that say the same for as long as the encoder's table stays.
-    cdef bytes response_block
-    cdef uint64_t response_generation
-    cdef bytes trailers_block
-    cdef uint64_t trailers_generation
+    cdef RepeatedBlock response_head
+    cdef RepeatedBlock ok_trailers
 
     cdef int refuse_http(self, GrpcStream stream, int status) except -1
     cdef int wake_by(self, int64_t deadline_ns) except -1

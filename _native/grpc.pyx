@@ -10,22 +10,23 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from gateway._native.clock cimport monotonic_ns
 from gateway._native.grpc_receiver cimport (
     DEADLINE_EXCEEDED,
     INVALID_ARGUMENT,
+    PREFIX,
     RESOURCE_EXHAUSTED,
     UNIMPLEMENTED,
     GrpcReceiver,
     GrpcStream,
 )
 from gateway._native.grpc_text cimport percent_encode, timeout_ns
+from gateway._native.hpack cimport Encoder
 from gateway._native.http2_fields cimport RequestHead
 from gateway._native.http2_frames cimport DATA, FRAME_HEAD, put_frame_head, put_u32
-from gateway._native.http2_protocol cimport monotonic_ns
 from gateway._native.http2_stream cimport Http2Stream
 
 cdef enum:
-    PREFIX = 5
     # Of what a caller sent so much is said back to it, and so much is said at all.
     MOST_ECHOED = 100
     MOST_DETAILS = 4096
@@ -40,6 +41,25 @@ _ENCODINGS = (b"identity", b"gzip", b"deflate")
 _ACCEPTED = (b"grpc-accept-encoding", b",".join(_ENCODINGS), "index")
 _HEAD = ((b":status", b"200", "index"), (b"content-type", _CONTENT_TYPE, "index"), _ACCEPTED)
 _OK = ((b"grpc-status", b"0", "index"),)
+
+
+cdef class RepeatedBlock:
+    """A header block that is sent again and again on one connection.
+
+    Once it changes no table it means the same, octet by octet, until something else changes one.
+    """
+
+    cdef bytes encode(self, Encoder encoder, fields):
+        """The block of ``fields``, the same ones each time; it goes out before another is made."""
+        cdef uint64_t generation = encoder.table.generation
+        cdef bytes block
+        if self.block is not None and generation == self.generation and encoder.settled:
+            return self.block
+        block = encoder.encode(fields)
+        if generation == encoder.table.generation:
+            self.block = block
+            self.generation = generation
+        return block
 
 
 cdef class GrpcConnection(GrpcReceiver):
@@ -62,6 +82,16 @@ cdef class GrpcConnection(GrpcReceiver):
     ):
         super().__init__(limits, scheduler, buffer, max_message_bytes, budget, now_ns)
         self.methods = methods
+        self.response_head = RepeatedBlock()
+        self.ok_trailers = RepeatedBlock()
+
+    cdef bytes head_block(self):
+        """The header block of a response that goes well."""
+        return self.response_head.encode(self.encoder, _HEAD)
+
+    cdef bytes ok_block(self):
+        """The trailers of a call that went well."""
+        return self.ok_trailers.encode(self.encoder, _OK)
 
     cdef Http2Stream make_stream(self):
         return GrpcStream.__new__(GrpcStream)
@@ -157,39 +187,6 @@ cdef class GrpcConnection(GrpcReceiver):
             self.alarm = None
 
     # Messages and statuses out
-
-    cdef bytes head_block(self):
-        """The header block of a response that goes well; to be sent before another is made.
-
-        A block that changes no table means the same until something else changes it.
-        """
-        cdef uint64_t generation = self.encoder.table.generation
-        if (
-            self.response_block is None
-            or generation != self.response_generation
-            or not self.encoder.settled
-        ):
-            block = self.encoder.encode(_HEAD)
-            if generation != self.encoder.table.generation:
-                return block
-            self.response_block = block
-            self.response_generation = generation
-        return self.response_block
-
-    cdef bytes ok_block(self):
-        """The same for the trailers of a call that went well."""
-        cdef uint64_t generation = self.encoder.table.generation
-        if (
-            self.trailers_block is None
-            or generation != self.trailers_generation
-            or not self.encoder.settled
-        ):
-            block = self.encoder.encode(_OK)
-            if generation != self.encoder.table.generation:
-                return block
-            self.trailers_block = block
-            self.trailers_generation = generation
-        return self.trailers_block
 
     cpdef int send_message(
         self, GrpcStream stream, bytes message, bint compressed=False

@@ -14,7 +14,7 @@ from libc.stdint cimport INT32_MAX, int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy
 
 from gateway._native.grpc cimport GrpcConnection
-from gateway._native.grpc_receiver cimport UNIMPLEMENTED, GrpcStream
+from gateway._native.grpc_receiver cimport PREFIX, UNIMPLEMENTED, GrpcStream
 from gateway._native.http2_frames cimport (
     DATA,
     END_HEADERS,
@@ -31,7 +31,6 @@ from gateway._native.protobuf cimport delimited_size, put_head
 from gateway._native.ticket cimport Ticket
 
 cdef enum:
-    PREFIX = 5
     # Requests of one stream that may wait for their answer, and bytes of answers that may wait to
     # be sent, before the caller is let send no more.
     MOST_PENDING = 1024

@@ -7,6 +7,10 @@ from gateway._native.http2_fields cimport RequestHead
 from gateway._native.http2_protocol cimport Http2Protocol
 from gateway._native.http2_stream cimport Http2Stream
 
+cdef enum:
+    # A message's prefix: whether it is compressed, and its length.
+    PREFIX = 5
+
 cdef enum Status:
     INVALID_ARGUMENT = 3
     DEADLINE_EXCEEDED = 4

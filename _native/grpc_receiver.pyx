@@ -22,7 +22,6 @@ cdef extern from "Python.h":
     PyObject* new_bytes "PyBytes_FromStringAndSize" (const char* data, Py_ssize_t size) except NULL
 
 cdef enum:
-    PREFIX = 5
     # A message is given so much memory on its own word, and so many times what came with it; and
     # when that has been filled, again as many times.
     FIRST_BYTES = 1 << 12

@@ -251,19 +251,22 @@ cdef class Http2Connection(Http2Streams):
     ) except -1:
         cdef list fields
         cdef Http2Stream stream
+        cdef bint new
         try:
             # Every block is decoded, wanted or not: the table lives on what is in it.
             fields = self.decoder.decode_block(block, size)
         except HpackError as error:
             raise Http2Error(COMPRESSION_ERROR, str(error)) from None
-        if number > self.last_stream:
+        new = number > self.last_stream
+        if new:
             self.last_stream = number
+        if number > self.served_until:
+            return 0
+        if new:
             return self.take_request(number, end, fields)
         stream = self.streams.get(number)
         if stream is not None:
             return self.take_trailers(stream, end, fields)
-        if number > self.served_until:
-            return 0
         if number not in self.reset_lately:
             raise Http2Error(STREAM_CLOSED, f"HEADERS for stream {number}, which is closed")
         return self.nuisance("HEADERS for streams that were reset")
@@ -271,8 +274,6 @@ cdef class Http2Connection(Http2Streams):
     cdef int take_request(self, uint32_t number, bint end, list fields) except -1:
         cdef Http2Stream stream
         cdef RequestHead head
-        if number > self.served_until:
-            return 0
         if (
             <int64_t>len(self.streams) >= self.limits.max_concurrent_streams
             or self.waiting_bytes > self.limits.max_waiting_bytes
@@ -414,6 +415,8 @@ cdef class Http2Connection(Http2Streams):
         self.enlist(stream)
         return self.pump()
 
+    # The end
+
     def drain(self, now_ns):
         """Take what is on its way, then no more streams; ends with the last of them.
 
@@ -431,11 +434,6 @@ cdef class Http2Connection(Http2Streams):
         self.put_goaway(INT32_MAX, NO_ERROR, b"")
         self.put_control(PING, 0, 0, PyBytes_AS_STRING(_DRAIN_PING), 8)
 
-    def pause_writing(self):
-        """The transport is full: DATA waits from now on."""
-        self.write_paused = True
-        self.paused_ns = self.now_ns
-
     def leave(self):
         """Serve no stream beyond those that are there."""
         if self.served_until == <uint32_t>INT32_MAX and not self.failed:
@@ -444,6 +442,11 @@ cdef class Http2Connection(Http2Streams):
             self.put_goaway(self.last_stream, NO_ERROR, b"")
 
     # Time
+
+    def pause_writing(self):
+        """The transport is full: DATA waits from now on."""
+        self.write_paused = True
+        self.paused_ns = self.now_ns
 
     def tick(self, int64_t now_ns):
         """See what has taken too long; to be called about every second."""

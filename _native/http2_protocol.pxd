@@ -37,6 +37,3 @@ cdef class Http2Protocol(Http2Connection):
 
     # What the layer above makes of it.
     cdef int64_t bytes_worth_waiting_for(self) noexcept
-
-
-cdef int64_t monotonic_ns() noexcept nogil

@@ -6,8 +6,8 @@ the next one reads; and what they have to say leaves once a turn of the loop, no
 """
 
 from libc.stdint cimport int64_t, uint8_t
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
+from gateway._native.clock cimport monotonic_ns
 from gateway._native.http2 cimport Http2Connection
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -20,12 +20,6 @@ cdef extern from "<sys/socket.h>" nogil:
 cdef int64_t LINGER_NS = 5_000_000_000
 # The longest that a peer which pauses within a large message may keep what it has sent unseen.
 cdef double IMPATIENCE_S = 0.01
-
-
-cdef int64_t monotonic_ns() noexcept nogil:
-    cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
 
 
 cdef class Scheduler:

@@ -3,6 +3,8 @@ from typing import Any
 
 from gateway._native.ticket import Group
 
+MOST_TENSORS: int
+
 class InferTemplate:
     target: Any
     lane: Any

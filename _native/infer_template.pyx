@@ -14,6 +14,9 @@ from gateway._native.oip_encode cimport output_size, put_output
 from gateway._native.oip_head cimport MOST_RAW, Parts
 from gateway._native.protobuf cimport delimited_size, put_head, put_string, string_size
 
+#: Most inputs, and as many outputs, that a template has room for.
+MOST_TENSORS = min(MOST_RAW, MOST_OUTPUTS)
+
 
 cdef class InferTemplate:
     """Immutable but for what it remembers of the last answer.

@@ -9,9 +9,10 @@ Time is passed in everywhere but in ``take``, whose waiting must follow the real
 
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from posix.time cimport CLOCK_MONOTONIC, timespec
 
 from gateway._native.arena cimport Arena
+from gateway._native.clock cimport monotonic_ns
 from gateway._native.plan cimport (
     Curve,
     Decision,
@@ -63,12 +64,6 @@ cdef enum:
     # How many requests too large for the rest of a batch are passed over in search of one that
     # fits. Those passed over keep their place, and the first of them opens the next batch.
     LOOKAHEAD = 32
-
-
-cdef int64_t monotonic_ns() noexcept nogil:
-    cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
 
 
 cdef class Batch:

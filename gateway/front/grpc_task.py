@@ -53,16 +53,17 @@ class TaskCall:
             else:
                 await method.handler(self)
             trailing = encode_metadata(self._trailing)
+        except asyncio.CancelledError:
+            # Where the core did it the caller is gone; a handler's own doing is told to it.
+            self._done = True
+            self._connection.end_with(self._stream, RequestCancelled("the call was given up"))
+            raise
         except Exception as error:
             self._done = True
             self._connection.end_with(self._stream, error, self._trailing)
         else:
             self._done = True
             self._connection.complete_call(self._stream, trailing)
-        finally:
-            # A handler that cancels itself leaves its caller without a word otherwise.
-            self._done = True
-            self._connection.end_with(self._stream, RequestCancelled("the call was given up"))
 
     async def _only_message(self) -> bytes:
         message = await self.read()

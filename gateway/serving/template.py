@@ -1,6 +1,6 @@
 """From a request to what all requests with its head have in common."""
 
-from gateway._native.infer_template import InferTemplate
+from gateway._native.infer_template import MOST_TENSORS, InferTemplate
 from gateway._native.ticket import Ticket
 from gateway.serving.lane import Lane
 from gateway.serving.registry import ModelVersion
@@ -10,8 +10,6 @@ __all__ = ("InferTemplate", "Ticket", "make_template")
 
 #: Request parameters whose whole meaning a template can hold.
 _UNDERSTOOD = frozenset(("priority", "timeout"))
-#: Most tensors of each kind that a template has room for.
-_MOST_TENSORS = 16
 
 
 def make_template(target: ModelVersion, lane: Lane, request: InferRequest) -> InferTemplate | None:
@@ -31,7 +29,7 @@ def make_template(target: ModelVersion, lane: Lane, request: InferRequest) -> In
         chosen = [lane.output_index[output.name] for output in request.outputs]
     if (
         not request.parameters.keys() <= _UNDERSTOOD
-        or max(len(request.inputs), len(signature.inputs), len(chosen)) > _MOST_TENSORS
+        or max(len(request.inputs), len(signature.inputs), len(chosen)) > MOST_TENSORS
         or any(specs[index].datatype is BYTES for index in chosen)
     ):
         return None
