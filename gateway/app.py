@@ -197,6 +197,8 @@ class Gateway:
             _leave(128 + number)
         log.info("%s: shutting down; a second signal ends at once", number.name)
         self.manager.refuse_readiness()
+        # In the same turn of the loop: whoever sees the one sees the other.
+        self.dispatcher.draining = not self._config.drain_delay_s
         self._stop.set()
 
     async def _shut_down(self) -> None:
