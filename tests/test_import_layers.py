@@ -22,6 +22,7 @@ FOUNDATION = frozenset(
         "errors",
         "config",
         "setting_types",
+        "tables",
         "clock",
         "metrics",
         "logs",
@@ -32,11 +33,12 @@ FOUNDATION = frozenset(
 #: What each part may import of ``gateway`` besides itself. Whoever composes may import anything.
 ALLOWED = {
     "foundation": FOUNDATION,
+    "evidence": FOUNDATION,
     "serving": FOUNDATION | {"_native"},
     "dispatch": FOUNDATION | {"serving"},
     "front": FOUNDATION | {"serving", "dispatch", "_native"},
-    "control": FOUNDATION | {"serving", "dispatch"},
-    "monitor": FOUNDATION | {"serving", "dispatch", "_native"},
+    "control": FOUNDATION | {"evidence", "serving", "dispatch"},
+    "monitor": FOUNDATION | {"evidence", "serving", "dispatch", "_native"},
     "integrations": FOUNDATION | {"serving", "dispatch", "monitor", "control"},
 }
 COMPOSERS = frozenset({"app", "cli", "__main__", "__init__"})

@@ -7,6 +7,7 @@ nearest listed base class, so a new error needs a row only where it differs from
 from typing import Final
 
 from gateway.errors import (
+    ConfigError,
     Conflict,
     DeadlineExceeded,
     GatewayError,
@@ -55,6 +56,8 @@ STATUSES: Final[dict[type[BaseException], tuple[int, str]]] = {
     RequestCancelled: (499, "CANCELLED"),
     Unsupported: (501, "UNIMPLEMENTED"),
     InferenceFailed: (500, "INTERNAL"),
+    # Reached by a call, it is about what the caller has sent.
+    ConfigError: (400, "INVALID_ARGUMENT"),
     # The repository holds something that cannot be served: nothing is wrong with the server.
     LoadError: (400, "FAILED_PRECONDITION"),
 }
