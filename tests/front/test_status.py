@@ -26,7 +26,7 @@ from gateway.front.status import GRPC_CODES, STATUSES, status_of
         (errors.Unsupported, (501, "UNIMPLEMENTED")),
         (errors.InferenceFailed, (500, "INTERNAL")),
         (errors.LoadError, (400, "FAILED_PRECONDITION")),
-        (errors.ConfigError, (500, "INTERNAL")),
+        (errors.ConfigError, (400, "INVALID_ARGUMENT")),
         (ZeroDivisionError, (500, "INTERNAL")),
     ],
 )
