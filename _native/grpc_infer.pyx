@@ -77,6 +77,9 @@ cdef class InferCall:
             self.close()
             connection.settle(stream)
 
+    def cancelled(self):
+        """The lane's: the caller has left. It is this object that has said so."""
+
     def cancel(self):
         """Nobody waits any more."""
         if self.ticket is not None:

@@ -8,6 +8,7 @@ Ownership: a *refused* ticket stays the caller's; an *accepted* one is the core'
 import cython
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
@@ -81,6 +82,20 @@ cdef class Group:
         free(self.c.outer)
         free(self.c.inner)
         free(self.c.kind)
+
+    def like(self, Group other not None):
+        """Whether a ticket of this group has the inputs that ``other`` wants, byte for byte."""
+        cdef int i
+        if self.c.n_inputs != other.c.n_inputs:
+            return False
+        for i in range(self.c.n_inputs):
+            if (
+                self.c.outer[i] != other.c.outer[i]
+                or self.c.inner[i] != other.c.inner[i]
+                or self.c.kind[i] != other.c.kind[i]
+            ):
+                return False
+        return True
 
     @property
     def waiting(self):
@@ -163,6 +178,50 @@ cdef class Ticket:
             if self.c.sources == NULL:
                 raise MemoryError("no memory for a ticket")
         return 0
+
+    def twin(self, Group group not None, sink):
+        """Another ticket over the same inputs and rows, for another queue; without a deadline.
+
+        Only of a ticket that the core made of a message (its inputs are parts of one ``bytes``),
+        while it has them.
+
+        Raises:
+            ValueError: ``group`` wants other inputs, or the inputs are not parts of a message.
+        """
+        cdef Ticket twin
+        cdef int i
+        if not self.group.like(group):
+            raise ValueError("a twin's group has the same inputs")
+        if not isinstance(self.inputs, bytes):
+            raise ValueError("only a ticket made of a message has a twin")
+        twin = Ticket.__new__(Ticket)
+        twin.prepare(group, self.c.rows, 0, 0)
+        for i in range(group.c.n_inputs):
+            twin.c.sources[i] = self.c.sources[i]
+        twin.inputs = self.inputs
+        twin.sink = sink
+        return twin
+
+    def buffers(self):
+        """The inputs' bytes, as views of the message that the ticket was made of, ``None`` for an
+        input that was left out. Raises as ``twin`` does."""
+        cdef int i
+        cdef int64_t size
+        cdef Py_ssize_t start
+        cdef list views = []
+        if not isinstance(self.inputs, bytes):
+            raise ValueError("only a ticket made of a message has its inputs in it")
+        whole = memoryview(self.inputs)
+        for i in range(self.group.c.n_inputs):
+            if self.group.c.kind[i] == OPAQUE:
+                views.append(None)
+                continue
+            size = self.group.c.outer[i] * self.group.c.inner[i]
+            if self.group.c.kind[i] == BATCHED:
+                size *= self.c.rows
+            start = self.c.sources[i] - PyBytes_AS_STRING(self.inputs)
+            views.append(whole[start : start + size])
+        return views
 
     def __dealloc__(self):
         global live

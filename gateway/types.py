@@ -5,7 +5,7 @@ against a model (``serving/signature.py`` does) or knows a wire format (``front`
 """
 
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -119,6 +119,13 @@ class RequestedOutput:
         self.class_count = class_count
 
 
+class Metadata(Protocol):
+    """What came with a request beside it: HTTP headers or gRPC metadata."""
+
+    def get(self, name: bytes, /) -> bytes | None:
+        """The value under ``name``, which is lower case; ``None`` where there is none."""
+
+
 class InferRequest:
     """One inference request, decoded.
 
@@ -133,10 +140,12 @@ class InferRequest:
         deadline_ns: monotonic nanoseconds after which nobody waits for the answer; 0 for never.
         received_ns: monotonic nanoseconds at which the front had the whole request; the total
             latency counts from here.
+        metadata: what came with it, ``None`` where the front has none to give.
     """
 
     __slots__ = (
-        "deadline_ns", "id", "inputs", "model", "outputs", "parameters", "received_ns", "version",
+        "deadline_ns", "id", "inputs", "metadata", "model", "outputs", "parameters", "received_ns",
+        "version",
     )  # fmt: skip
 
     def __init__(
@@ -149,6 +158,7 @@ class InferRequest:
         parameters: Parameters,
         deadline_ns: int,
         received_ns: int,
+        metadata: Metadata | None = None,
     ) -> None:
         self.model = model
         self.version = version
@@ -158,6 +168,7 @@ class InferRequest:
         self.parameters = parameters
         self.deadline_ns = deadline_ns
         self.received_ns = received_ns
+        self.metadata = metadata
 
 
 class InferOutput:

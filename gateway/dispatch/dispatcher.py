@@ -3,10 +3,12 @@
 import asyncio
 
 from gateway.dispatch.classification import classify
-from gateway.dispatch.route import RouteTable
+from gateway.dispatch.mirror import Mirror
+from gateway.dispatch.route import Recorder, RouteTable
 from gateway.errors import GatewayError, InvalidTensor, ModelNotReady, QueueFull, ShuttingDown
 from gateway.serving.lane import Lane
 from gateway.serving.lifecycle import State
+from gateway.serving.slices import Place, Sink
 from gateway.serving.template import InferTemplate, Ticket, make_template
 from gateway.types import BYTES, Array, InferOutput, InferRequest, InferResponse, Reply
 
@@ -30,13 +32,17 @@ class Pending:
         request: InferRequest,
         selection: Selection | None,
         reply: Reply,
+        mirror: Mirror | None,
     ) -> None:
         self._dispatcher = dispatcher
         self._lane = lane
         self._request = request
         self._selection = selection
         self._reply = reply
-        self._place = lane.submit(request, self)
+        if mirror is None:
+            self._place = lane.submit(request, self)
+        else:
+            self._place = _submit_mirrored(mirror, lane, request, self)
 
     def cancel(self) -> None:
         """Nobody waits any more: ``reply`` is not called after this; a waiting place is freed.
@@ -72,6 +78,9 @@ class Pending:
         """Called by the lane when there is no answer."""
         self._answer(error)
 
+    def cancelled(self) -> None:
+        """Called by the lane within ``cancel``."""
+
     def _answer(self, answer: InferResponse | GatewayError) -> None:
         reply, self._reply = self._reply, _nobody
         self._dispatcher.inflight -= 1
@@ -99,6 +108,7 @@ class Dispatcher:
 
     def __init__(self, routes: RouteTable, *, max_inflight: int) -> None:
         self._routes = routes
+        self._mirrors = routes.mirrors
         self.templates: dict[bytes, InferTemplate] = {}
         self.inflight = 0
         self.draining = False
@@ -113,6 +123,7 @@ class Dispatcher:
     @routes.setter
     def routes(self, routes: RouteTable) -> None:
         self._routes = routes
+        self._mirrors = routes.mirrors
         # They hold on to lanes, which may be gone with the old routes.
         self.templates.clear()
 
@@ -130,11 +141,15 @@ class Dispatcher:
         try:
             if self.draining or self.inflight >= self._max_inflight:
                 raise self._refusal()
-            target = self._routes.resolve(request.model, request.version)
+            routes = self._routes
+            target = routes.choose(request)
             lane = target.lane
             assert lane is not None, "a READY version has a lane"
             selection = None if request.outputs is None else _select(lane, request)
-            pending = Pending(self, lane, request, selection, reply)
+            if routes.recorders and (record := routes.recorders.get(target)) is not None:
+                reply = _recorded(record, request, reply)
+            mirror = routes.mirrors.get(target) if routes.mirrors else None
+            pending = Pending(self, lane, request, selection, reply, mirror)
         except GatewayError as error:
             self._count_refusal(error)
             raise
@@ -144,12 +159,19 @@ class Dispatcher:
     def learn(self, head: bytes, request: InferRequest) -> None:
         """Make a template of ``request``, which was accepted, for requests with the same head.
 
-        Does nothing where such requests differ in more than their id and their tensors' bytes.
+        Does nothing where such requests differ in more than their id and their tensors' bytes, or
+        where each of them is decided about anew.
         """
-        target = self._routes.resolve(request.model, request.version)
+        routes = self._routes
+        if not request.version and request.model in routes.splits:
+            return
+        target = routes.resolve(request.model, request.version)
         assert target.lane is not None, "a READY version has a lane"
+        if target in routes.recorders:
+            return
         template = make_template(target, target.lane, request)
-        if template is not None:
+        mirror = routes.mirrors.get(target)
+        if template is not None and (mirror is None or mirror.learn(template, request)):
             if len(self.templates) >= MAX_TEMPLATES:
                 # The oldest; one that is in use is learned again.
                 del self.templates[next(iter(self.templates))]
@@ -166,7 +188,10 @@ class Dispatcher:
             if template.target.state is not READY:
                 target = template.target
                 raise ModelNotReady(f"{target.label} is not ready: it is {target.state.value}")
-            template.lane.accept(ticket, now_ns)
+            if self._mirrors and (mirror := self._mirrors.get(template.target)) is not None:
+                _accept_mirrored(mirror, template, ticket, now_ns)
+            else:
+                template.lane.accept(ticket, now_ns)
         except GatewayError as error:
             self._count_refusal(error)
             raise
@@ -205,6 +230,47 @@ class Dispatcher:
             return await future
         finally:
             pending.cancel()
+
+
+def _submit_mirrored(mirror: Mirror, lane: Lane, request: InferRequest, sink: Sink) -> Place:
+    """Submit a request, and a copy of it where ``mirror`` wants one."""
+    pair = mirror.watch(lane, sink)
+    if pair is None:
+        return lane.submit(request, sink)
+    try:
+        place = lane.submit(request, pair)
+    except GatewayError:
+        mirror.refused()
+        raise
+    mirror.send(pair, request)
+    return place
+
+
+def _accept_mirrored(mirror: Mirror, template: InferTemplate, ticket: Ticket, now_ns: int) -> None:
+    """Accept a ticket, and a copy of it where ``mirror`` wants one."""
+    pair = mirror.watch(template.lane, ticket.sink)
+    if pair is None:
+        template.lane.accept(ticket, now_ns)
+        return
+    ticket.sink = pair
+    try:
+        template.lane.accept(ticket, now_ns)
+    except GatewayError:
+        mirror.refused()
+        raise
+    mirror.send_known(pair, template, ticket)
+
+
+def _recorded(record: Recorder, request: InferRequest, reply: Reply) -> Reply:
+    """``reply``, and a look at every good answer for ``record``."""
+
+    def reply_and_record(answer: InferResponse | GatewayError) -> None:
+        if not isinstance(answer, GatewayError):
+            # Before the reply: its arrays are valid until that returns.
+            record(request, answer)
+        reply(answer)
+
+    return reply_and_record
 
 
 def _select(lane: Lane, request: InferRequest) -> Selection:

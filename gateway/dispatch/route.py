@@ -1,10 +1,17 @@
-"""Who serves: from a model's name to a version."""
+"""Who serves: from a request to a version."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeAlias
 
+from gateway.dispatch.mirror import Mirror
+from gateway.dispatch.split import Split
 from gateway.errors import ModelNotFound, ModelNotReady, NoAvailableVersion
 from gateway.serving.lifecycle import State
 from gateway.serving.registry import ModelVersion
+from gateway.types import InferRequest, InferResponse
+
+#: Is shown a request and its answer before the caller gets it; copies what it keeps.
+Recorder: TypeAlias = Callable[[InferRequest, InferResponse], None]
 
 
 class RouteTable:
@@ -13,29 +20,67 @@ class RouteTable:
     Args:
         versions: every known version; those that are READY get traffic.
         defaults: by model name, the version that answers a request which names none.
+        labels: by model name, versions by the labels that stand for them.
+        splits: by model name, the candidate that shares those requests with the default.
+        mirrors: what gets copies of the requests that a version is given.
+        recorders: who is shown the requests that a version answers.
     """
 
-    __slots__ = ("_defaults", "_known")
+    __slots__ = ("_defaults", "_known", "_labels", "mirrors", "recorders", "splits")
 
-    def __init__(self, versions: Iterable[ModelVersion], defaults: dict[str, ModelVersion]) -> None:
+    def __init__(
+        self,
+        versions: Iterable[ModelVersion],
+        defaults: Mapping[str, ModelVersion],
+        *,
+        labels: Mapping[str, Mapping[str, ModelVersion]] | None = None,
+        splits: Mapping[str, Split] | None = None,
+        mirrors: Mapping[ModelVersion, Mirror] | None = None,
+        recorders: Mapping[ModelVersion, Recorder] | None = None,
+    ) -> None:
         known: dict[str, dict[str, ModelVersion]] = {}
         for version in versions:
             known.setdefault(version.name, {})[version.version] = version
         self._known = known
         self._defaults = dict(defaults)
+        self._labels = {name: dict(given) for name, given in (labels or {}).items()}
+        self.splits = dict(splits or {})
+        self.mirrors = dict(mirrors or {})
+        self.recorders = dict(recorders or {})
+
+    def choose(self, request: InferRequest) -> ModelVersion:
+        """The version that answers ``request``; raises as ``resolve`` does."""
+        if self.splits and not request.version:
+            split = self.splits.get(request.model)
+            if split is not None:
+                target = split.choose(request)
+                if target.state is State.READY:
+                    return target
+        return self.resolve(request.model, request.version)
 
     def resolve(self, name: str, version: str) -> ModelVersion:
-        """The version that serves a request for ``name`` and ``version`` (``""`` for any).
+        """The version that serves a request for ``name`` and ``version``.
+
+        ``version`` is a version, a label that stands for one, or ``""`` for the default.
 
         Raises:
             ModelNotFound: nobody knows the model, or that version of it.
             NoAvailableVersion: the model is known, but nothing of it is loaded.
             ModelNotReady: the version is known and does not serve.
         """
-        target = self._known.get(name, {}).get(version) if version else self._defaults.get(name)
+        if version:
+            target = self._known.get(name, {}).get(version)
+            if target is None:
+                target = self._labels.get(name, {}).get(version)
+        else:
+            target = self._defaults.get(name)
         if target is None or target.state is not State.READY:
             raise self._refusal(name, version)
         return target
+
+    def labels(self, name: str) -> dict[str, ModelVersion]:
+        """The labels of a model, and what each stands for."""
+        return dict(self._labels.get(name, {}))
 
     def _refusal(self, name: str, version: str) -> Exception:
         known = self._known.get(name)
@@ -45,12 +90,16 @@ class RouteTable:
                 + (f" version '{version}'" if version else "")
                 + f": it is not among the {len(self._known)} models of this server"
             )
-        if version and version not in known:
+        labels = self._labels.get(name, {})
+        if version and version not in known and version not in labels:
+            labelled = f" and the labels {sorted(labels)}" if labels else ""
             return ModelNotFound(
                 f"unknown version '{version}' of model '{name}', which has {sorted(known)}"
+                + labelled
             )
         if version:
-            return ModelNotReady(f"model '{name}' is not ready: {_state_of(known[version])}")
+            meant = known.get(version) or labels[version]
+            return ModelNotReady(f"model '{name}' is not ready: {_state_of(meant)}")
         coming = [v for v in known.values() if v.state not in (State.FAILED, State.UNLOADED)]
         if coming:
             told = ", ".join(_state_of(v) for v in coming)

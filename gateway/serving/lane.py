@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
+import os
 import threading
 import time
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -30,12 +31,26 @@ from gateway.types import Array, InferRequest
 
 log = logging.getLogger(__name__)
 
+#: How far the threads of a lane in the background stand back; as ``nice`` counts.
+BACKGROUND_NICENESS = 15
+
 # While the loop answers one batch of an instance, the instance fills and runs the next.
 SLOTS_PER_INSTANCE = 2
 
 #: What a run made of a batch: all rows of each output; an error for the whole batch; or, after a
 #: failed run of several requests was repeated one by one, each request's own outcome.
 Outcome = list[Array] | GatewayError | dict[Ticket, "list[Array] | GatewayError"]
+
+
+class BatchTap(Protocol):
+    """Is shown a lane's batches, each once it is answered."""
+
+    def batch(self, batch: Batch, arrays: list[Array], ended_ns: int) -> None:
+        """A run went well: its tickets, and all rows of each output, valid until this returns.
+
+        ``ended_ns`` is when the model had run, monotonic nanoseconds. Runs on the loop's thread,
+        after the answers; must not raise.
+        """
 
 
 class Lane:
@@ -52,6 +67,8 @@ class Lane:
         loaded: the version.
         loop: the loop that requests come from and answers go to.
         inline_threshold_ns: see above; 0 keeps every model off the loop.
+        background: for a lane whose answers nobody waits for: it never runs on the loop, and its
+            threads get what time the others leave over.
         clock: monotonic nanoseconds.
     """
 
@@ -61,6 +78,7 @@ class Lane:
         loop: asyncio.AbstractEventLoop,
         *,
         inline_threshold_ns: int,
+        background: bool = False,
         clock: Clock = monotonic_ns,
     ) -> None:
         settings = loaded.settings
@@ -77,7 +95,10 @@ class Lane:
             else self._levels // 2
         )
         self.binder = InputBinder(self.label, loaded.signature, self._levels)
-        self.inline = _runs_inline(loaded, self.binder, inline_threshold_ns)
+        self.inline = not background and _runs_inline(loaded, self.binder, inline_threshold_ns)
+        #: Who is shown the batches.
+        self.taps: tuple[BatchTap, ...] = ()
+        self._background = background
         self._loop = loop
         self._clock = clock
         self._max_count = settings.max_queue_size
@@ -158,11 +179,12 @@ class Lane:
             self._loop.call_soon(self._run_inline)
 
     def cancel(self, place: Place) -> None:
-        """Nobody waits any more: free the place if it still waits, call no sink.
+        """Nobody waits any more: free the place if it still waits; its sink gets no answer.
 
         For a request that has not been answered.
         """
         self.stats.requests_cancelled += 1
+        place.sink.cancelled()
         if isinstance(place, Slices):
             place.abandon()
         else:
@@ -212,6 +234,9 @@ class Lane:
 
     def _run_forever(self, session: OnnxSession, free: "SimpleQueue[Slot]") -> None:
         """The life of a runner thread."""
+        if self._background:
+            # Linux takes the number of a thread here; lowering one's own priority is allowed.
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BACKGROUND_NICENESS)
         while True:
             slot = free.get()
             batch = self._queue.take(slot.arena)
@@ -293,6 +318,9 @@ class Lane:
                 self.stats.requests_ok -= told
                 self.stats.requests_failed += told
             self.stats.last_inference_ms = int(time.time() * 1000)
+            if self.taps and isinstance(outcome, list):
+                for tap in self.taps:
+                    tap.batch(batch, outcome, ended_ns)
         self._settle(len(tickets) + len(batch.expired))
 
     def _complete(self, batch: Batch, arrays: list[Array]) -> None:

@@ -12,7 +12,7 @@ from gateway.types import Array, InferInput
 
 
 class Sink(Protocol):
-    """Who waits for a request; exactly one of the two is called, on the loop's thread."""
+    """Who waits for a request; exactly one of the three is called, on the loop's thread."""
 
     def complete(self, arrays: list[Array]) -> None:
         """The outputs in the signature's order; the arrays are valid until this returns."""
@@ -20,9 +20,12 @@ class Sink(Protocol):
     def fail(self, error: GatewayError) -> None:
         """There is no answer."""
 
+    def cancelled(self) -> None:
+        """The caller has left, and nobody waits for an answer."""
+
 
 class Slices:
-    """Gathers the answers of a request's slices into one.
+    """Gathers the answers of a request's slices into one, for its ``sink``.
 
     Args:
         drop: takes a ticket that still waits out of the queue.
@@ -35,7 +38,7 @@ class Slices:
         self, drop: Callable[[Ticket], None], sink: Sink, count: int, axes: list[int]
     ) -> None:
         self._drop = drop
-        self._sink = sink
+        self.sink = sink
         self._axes = axes
         self._missing = count
         self._parts: list[list[Array]] = [[] for _ in range(count)]
@@ -60,13 +63,13 @@ class Slices:
                 np.concatenate(parts, axis=axis)
                 for parts, axis in zip(zip(*self._parts, strict=True), self._axes, strict=True)
             ]
-            self._sink.complete(whole)
+            self.sink.complete(whole)
 
     def fail(self, error: GatewayError) -> None:
         """One slice failed: so does the request, and the other slices are dropped."""
         if self._done:
             return
-        self._sink.fail(error)
+        self.sink.fail(error)
         self.abandon()
 
 
@@ -86,6 +89,9 @@ class SlicePart:
     def fail(self, error: GatewayError) -> None:
         """Hand the error on."""
         self._slices.fail(error)
+
+    def cancelled(self) -> None:
+        """Slices are cancelled as a whole, and their sink is told."""
 
 
 #: Where an accepted request is, for ``Lane.cancel``.

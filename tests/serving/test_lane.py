@@ -86,12 +86,16 @@ class Caller:
             "lookup", "", "", inputs, None, parameters or {}, deadline_ns, now_ns
         )
         self.calls = []
+        self.told = False
 
     def complete(self, arrays):
         self.calls.append([array.copy() for array in arrays])
 
     def fail(self, error):
         self.calls.append(error)
+
+    def cancelled(self):
+        self.told = True
 
     @property
     def answer(self):
@@ -360,6 +364,9 @@ def test_strings_are_batched_too(inline):
             def fail(self, error):
                 raise error
 
+            def cancelled(self):
+                raise AssertionError("nobody cancels")
+
         for rows in (1, 2, 3, 11):
             caller = Text(rows)
             served.submit(caller.request, caller)
@@ -424,6 +431,7 @@ def test_whatever_happens_every_request_gets_its_own_answer_once(inline, steps):
                     await asyncio.sleep(0)
         await served.drain()
         for index, caller in enumerate(callers):
+            assert caller.told is (index in cancelled)
             if index in cancelled:
                 assert caller.calls == [], "nobody is called after a cancellation"
             elif isinstance(caller.answer, DeadlineExceeded):

@@ -1,0 +1,246 @@
+"""Copies of a version's requests for another version, whose answers are compared and thrown away.
+
+The primary's answer comes first in everything: a copy is made only of what has been accepted, it
+is the first thing left out when there is much to do, and it is told of the primary's answer after
+the caller was. What happens to each request is counted, so that at any time::
+
+    offered = sampled_out + skipped (by reason) + sent
+    sent    = paired + cancelled + open
+"""
+
+from collections.abc import Callable
+from random import random
+from typing import Any, Final, NamedTuple
+
+from gateway.clock import Clock, monotonic_ns
+from gateway.dispatch.pace import Pace
+from gateway.errors import GatewayError
+from gateway.serving.lane import Lane
+from gateway.serving.slices import Sink
+from gateway.serving.template import InferTemplate, Ticket
+from gateway.types import Array, InferInput, InferRequest
+
+#: Primary batches that may wait while copies are still made.
+PRIMARY_BATCHES: Final = 4
+#: Batches of copies that may be on their way.
+SHADOW_BATCHES: Final = 8
+
+
+class Side(NamedTuple):
+    """What one of the two made of a request: its outputs, or ``None`` where it failed.
+
+    ``ns`` is the time from acceptance to the answer.
+    """
+
+    outputs: list[Array] | None
+    ns: int
+
+
+class Pair:
+    """One request, twice: the sink of the primary, in front of the caller's own.
+
+    Attributes:
+        inputs: what the shadow was given, for whoever wants to look at it.
+    """
+
+    __slots__ = ("_accepted_ns", "_mirror", "_sink", "inputs", "primary", "shadow")
+
+    def __init__(self, mirror: "Mirror", sink: Sink) -> None:
+        self._mirror = mirror
+        self._sink = sink
+        self._accepted_ns = mirror.clock()
+        self.inputs: Any = None
+        self.primary: Side | None = None
+        self.shadow: Side | None = None
+
+    def complete(self, arrays: list[Array]) -> None:
+        """The primary's lane: its answer, which the caller gets before anything else happens."""
+        now_ns = self._mirror.clock()
+        self._sink.complete(arrays)
+        self._answered(Side([array.copy() for array in arrays], now_ns - self._accepted_ns))
+
+    def fail(self, error: GatewayError) -> None:
+        """The primary's lane: there is no answer."""
+        self._sink.fail(error)
+        self._answered(Side(None, self._mirror.clock() - self._accepted_ns))
+
+    def cancelled(self) -> None:
+        """The primary's lane: the caller has left."""
+        self._sink.cancelled()
+        self._mirror.cancelled(self)
+
+    def _answered(self, side: Side) -> None:
+        self.primary = side
+        if self.shadow is not None:
+            self._mirror.paired(self)
+
+
+class _ShadowSink:
+    """Who waits for the shadow's answer."""
+
+    __slots__ = ("_accepted_ns", "_pair")
+
+    def __init__(self, pair: Pair, accepted_ns: int) -> None:
+        self._pair = pair
+        self._accepted_ns = accepted_ns
+
+    def complete(self, arrays: list[Array]) -> None:
+        self._answered([array.copy() for array in arrays])
+
+    def fail(self, error: GatewayError) -> None:
+        self._answered(None)
+
+    def cancelled(self) -> None:
+        """Nobody cancels a copy."""
+
+    def _answered(self, outputs: list[Array] | None) -> None:
+        pair = self._pair
+        pair.shadow = Side(outputs, pair._mirror.clock() - self._accepted_ns)
+        if pair.primary is not None:
+            pair._mirror.paired(pair)
+
+
+class Mirror:
+    """Sends copies to a shadow and hands on the pairs. For the event loop's thread only.
+
+    Attributes:
+        offered, sampled_out, sent, cancelled_pairs, paired_count: see above, requests.
+        skipped: requests by the reason for which they were not copied: ``busy`` (the process has
+            no time to spare), ``primary_queue`` (the primary has enough to do), ``backlog`` (the
+            shadow is behind), ``refused`` (the shadow does not take such a request),
+            ``primary_refused`` (nor did the primary).
+
+    Args:
+        lane: the shadow's own lane, apart from the version's other traffic.
+        share: of the requests that are copied, 0 to 1.
+        pace: how much can be afforded.
+        keep: gets every complete pair.
+        chance: numbers from 0 to below 1.
+    """
+
+    def __init__(
+        self,
+        lane: Lane,
+        share: float,
+        pace: Pace,
+        keep: Callable[[Pair], None],
+        *,
+        chance: Callable[[], float] = random,
+        clock: Clock = monotonic_ns,
+    ) -> None:
+        self.lane: Final = lane
+        self.share: Final = share
+        self.clock: Final = clock
+        self.offered = 0
+        self.sampled_out = 0
+        self.sent = 0
+        self.paired_count = 0
+        self.cancelled_pairs = 0
+        self.skipped: dict[str, int] = {}
+        self._pace = pace
+        self._keep = keep
+        self._chance = chance
+        self._open: set[Pair] = set()
+        self._max_open = SHADOW_BATCHES * max(lane.max_rows, 8)
+        self._groups: dict[InferTemplate, Any] = {}
+
+    @property
+    def open(self) -> int:
+        """Copies that were sent, of pairs that are not complete."""
+        return len(self._open)
+
+    def watch(self, primary: Lane, sink: Sink) -> Pair | None:
+        """A pair in front of ``sink``, for a request that is to be copied; ``None`` for others."""
+        self.offered += 1
+        if self.share < 1 and self._chance() >= self.share:
+            self.sampled_out += 1
+            return None
+        pace = self._pace.share
+        if pace < 1 and self._chance() >= pace:
+            self._skip("busy")
+            return None
+        if primary.waiting >= PRIMARY_BATCHES * primary.max_rows:
+            self._skip("primary_queue")
+            return None
+        if len(self._open) >= self._max_open:
+            self._skip("backlog")
+            return None
+        return Pair(self, sink)
+
+    def refused(self) -> None:
+        """The primary did not accept a request that was watched."""
+        self._skip("primary_refused")
+
+    def send(self, pair: Pair, request: InferRequest) -> None:
+        """Send a copy of ``request``, which the primary has accepted."""
+        copy = InferRequest(
+            request.model,
+            request.version,
+            "",
+            [_lasting(tensor) for tensor in request.inputs],
+            None,
+            {},
+            0,
+            self.clock(),
+        )
+        try:
+            self.lane.submit(copy, _ShadowSink(pair, copy.received_ns))
+        except GatewayError:
+            self._skip("refused")
+            return
+        pair.inputs = copy.inputs
+        self._sent(pair)
+
+    def learn(self, template: InferTemplate, request: InferRequest) -> bool:
+        """Prepare to copy requests of ``template`` from their tickets; whether that can be done."""
+        try:
+            plan = self.lane.binder.plan(request.inputs)
+        except GatewayError:
+            return False
+        if plan is None or plan.rows > self.lane.max_rows:
+            return False
+        if not template.group.like(plan.group):
+            return False
+        self._groups[template] = plan.group
+        return True
+
+    def send_known(self, pair: Pair, template: InferTemplate, ticket: Ticket) -> None:
+        """Send a copy of a ticket, which the primary has accepted."""
+        now_ns = self.clock()
+        twin = ticket.twin(self._groups[template], _ShadowSink(pair, now_ns))
+        pair.inputs = (twin.group.shapes, twin.rows, twin.buffers())
+        try:
+            self.lane.accept(twin, now_ns)
+        except GatewayError:
+            twin.release()
+            self._skip("refused")
+            return
+        self._sent(pair)
+
+    def _sent(self, pair: Pair) -> None:
+        self.sent += 1
+        self._open.add(pair)
+
+    def paired(self, pair: Pair) -> None:
+        """Both answers of ``pair`` are there."""
+        if pair in self._open:
+            self._open.discard(pair)
+            self.paired_count += 1
+            self._keep(pair)
+
+    def cancelled(self, pair: Pair) -> None:
+        """The caller of the primary has left: there is nothing to compare with."""
+        if pair in self._open:
+            self._open.discard(pair)
+            self.cancelled_pairs += 1
+
+    def _skip(self, reason: str) -> None:
+        self.skipped[reason] = self.skipped.get(reason, 0) + 1
+
+
+def _lasting(tensor: InferInput) -> InferInput:
+    """``tensor`` with bytes that nobody changes: a region of shared memory is the client's."""
+    data = tensor.data
+    if isinstance(data, memoryview) and not isinstance(data.obj, bytes):
+        return InferInput(tensor.name, tensor.datatype, tensor.shape, bytes(data))
+    return tensor
