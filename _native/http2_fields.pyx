@@ -98,6 +98,14 @@ cdef class RequestHead:
         """The caller's own fields, as ``(name, value)`` pairs of bytes."""
         return [(field.name, field.value) for field in self.fields if field_is_metadata(field)]
 
+    def get(self, bytes name not None, /):
+        """The value of the first field called ``name``, as it is on the wire; ``None`` for none."""
+        cdef Field field
+        for field in self.fields:
+            if field.name == name:
+                return field.value
+        return None
+
 
 cdef bint field_is_metadata(Field field) except -1:
     return meaning_of(field) == ORDINARY

@@ -190,7 +190,7 @@ class NativeConnection(InferConnection):
         streaming = stream.method is self._stream_method
         id = ""
         try:
-            request, placed = inference.decode(message, stream.deadline_ns)
+            request, placed = inference.decode(message, stream.deadline_ns, stream.head)
             id = request.id
             final: Parameters | None = None
             if streaming and request.parameters.get(WANTS_FINAL_FLAG) is True:

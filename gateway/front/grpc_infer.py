@@ -7,7 +7,7 @@ from gateway.clock import Clock, monotonic_ns
 from gateway.errors import GatewayError, ShuttingDown
 from gateway.front.grpc_calls import Call, MessageLimit
 from gateway.front.wire_proto import Extent, SharedMemory, decode_request, encode_response
-from gateway.types import InferRequest, InferResponse, Parameters, Reply
+from gateway.types import InferRequest, InferResponse, Metadata, Parameters, Reply
 
 
 class Pending(Protocol):
@@ -22,6 +22,23 @@ class Dispatcher(Protocol):
 
     def submit(self, request: InferRequest, reply: Reply) -> Pending:
         """Accept a request; ``reply`` is called once, later, with its answer or error."""
+
+
+class CallMetadata:
+    """A call's metadata by name, looked up when somebody asks."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def get(self, name: bytes, /) -> bytes | None:
+        """The first value under ``name``; ``None`` where there is none."""
+        wanted = name.decode("latin-1")
+        for key, value in self._call.metadata:
+            if key == wanted:
+                return value if isinstance(value, bytes) else value.encode("latin-1")
+        return None
 
 
 class Inference:
@@ -46,15 +63,21 @@ class Inference:
         self._clock: Final = clock
         self.draining = False
 
-    def decode(self, data: bytes, deadline_ns: int) -> tuple[InferRequest, dict[str, Extent]]:
+    def decode(
+        self, data: bytes, deadline_ns: int, metadata: Metadata
+    ) -> tuple[InferRequest, dict[str, Extent]]:
         """The request in ``data``; ``deadline_ns`` is the call's own deadline, 0 for none.
+
+        ``metadata`` is the call's own.
 
         Raises ``GatewayError`` where there is none, or the server takes no more.
         """
         if self.draining:
             raise ShuttingDown("the server is shutting down and takes no new requests")
         self._limit.check(data)
-        return decode_request(data, deadline_ns, self._clock(), self._shared_memory)
+        decoded = decode_request(data, deadline_ns, self._clock(), self._shared_memory)
+        decoded[0].metadata = metadata
+        return decoded
 
     def deadline_ns(self, call: Call) -> int:
         """When the caller of ``call`` stops waiting, monotonic nanoseconds; 0 for never."""
@@ -85,7 +108,7 @@ class Inference:
 
     async def infer(self, data: bytes, call: Call) -> bytes:
         """Serve one ModelInfer call: the bytes of its answer."""
-        request, placed = self.decode(data, self.deadline_ns(call))
+        request, placed = self.decode(data, self.deadline_ns(call), CallMetadata(call))
         done: asyncio.Future[bytes | Exception] = asyncio.get_running_loop().create_future()
 
         def reply(answer: InferResponse | GatewayError) -> None:

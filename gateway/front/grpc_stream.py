@@ -5,7 +5,7 @@ from typing import Final
 
 from gateway.errors import GatewayError, ShuttingDown
 from gateway.front.grpc_calls import Call, Metadata, status_and_details
-from gateway.front.grpc_infer import Inference, Pending
+from gateway.front.grpc_infer import CallMetadata, Inference, Pending
 from gateway.protos import message
 from gateway.types import InferResponse, Parameters
 
@@ -90,7 +90,8 @@ class InferStream:
     def _submit(self, data: bytes) -> None:
         id = ""
         try:
-            request, placed = self._inference.decode(data, self._inference.deadline_ns(self._call))
+            deadline_ns = self._inference.deadline_ns(self._call)
+            request, placed = self._inference.decode(data, deadline_ns, CallMetadata(self._call))
             id = request.id
             final: Parameters | None = None
             if request.parameters.get(WANTS_FINAL_FLAG) is True:

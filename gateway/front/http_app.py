@@ -130,6 +130,7 @@ class _PredictEndpoints:
         metadata = self._service.model_metadata(name)
         document = await read_json_object(request, self._limit)
         infer_request = decode_instances(name, document, metadata)
+        infer_request.metadata = dict(request.headers.raw)
         response = await self._dispatcher.infer(infer_request)
         body = encode_predictions(response, len(document["instances"]))
         return Response(body, media_type="application/json")

@@ -100,6 +100,7 @@ class Exchange:
         request, self._form = context.codec.decode(
             model, version, body, header_length, self._received_ns
         )
+        request.metadata = self.fields
         self._pending = context.dispatcher.submit(request, self._reply)
 
     def _submit_compressed(self, coding: bytes, body: bytes) -> None:
