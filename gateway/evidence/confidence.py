@@ -62,9 +62,15 @@ def difference_bounds(
     hits_s, trials_s, hits_c, trials_c, alpha = _floats(
         stable_successes, stable_trials, candidate_successes, candidate_trials, alpha
     )
-    stable, candidate = (hits_s, trials_s - hits_s), (hits_c, trials_c - hits_c)
-    bar = -np.log(alpha) - _log_mixture(*stable) - _log_mixture(*candidate)
-    return _lower_difference(stable, candidate, bar), -_lower_difference(candidate, stable, bar)
+    misses_s, misses_c = trials_s - hits_s, trials_c - hits_c
+    bar = -np.log(alpha) - _log_mixture(hits_s, misses_s) - _log_mixture(hits_c, misses_c)
+    # The upper bound is minus the lower one of the arms exchanged; both are found in one go.
+    low, low_of_exchanged = _lower_difference(
+        (np.stack([hits_s, hits_c]), np.stack([misses_s, misses_c])),
+        (np.stack([hits_c, hits_s]), np.stack([misses_c, misses_s])),
+        np.stack([bar, bar]),
+    )
+    return low, -low_of_exchanged
 
 
 def exceeds(

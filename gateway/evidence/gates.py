@@ -10,12 +10,12 @@ the candidate's later traffic with the stable version's earlier, and hold a busi
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol, Self, TypeAlias
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from gateway.evidence.confidence import difference_bounds, exceeds
+from gateway.evidence.comparisons import Comparisons
 from gateway.evidence.output_bins import LEARN, Counts, OutputBins
 from gateway.evidence.slow_threshold import SlowThreshold
 from gateway.types import Array, DataType
@@ -148,10 +148,6 @@ class CanaryVerdict:
         return "; ".join(deciding) or "no gate is asked for"
 
 
-#: Shares of one step that a gate compares: hits by category, and what they are out of.
-_Shares: TypeAlias = tuple[Counts, int]
-
-
 @dataclass(frozen=True, slots=True)
 class _Gate:
     """A gate, and the alpha that all its comparisons have together; ``output`` -1 for none."""
@@ -161,7 +157,8 @@ class _Gate:
     alpha: float
     output: int = -1
 
-    def shares(self, arm: ArmCounts) -> _Shares:
+    def shares(self, arm: ArmCounts) -> tuple[Counts, int]:
+        """Hits by category, and what they are out of."""
         if self.name == "errors":
             return np.array([arm.errors]), arm.requests
         if self.name == "latency":
@@ -237,113 +234,91 @@ class CanaryEvidence:
 
     def failing(self) -> bool:
         """Whether a gate fails by this step's counts: what ``verdict`` says, for less."""
-        stable, candidate = self._steps[-1]
-        for gate in self._gates:
-            hits_s, trials_s = gate.shares(stable)
-            hits_c, trials_c = gate.shares(candidate)
-            if hits_s.size == 0 or hits_c.size == 0:
-                continue
-            alpha = gate.alpha / hits_s.size
-            if exceeds(hits_s, trials_s, hits_c, trials_c, gate.limit, alpha).any():
-                return True
-            if gate.output >= 0 and (
-                exceeds(hits_c, trials_c, hits_s, trials_s, gate.limit, alpha).any()
-            ):
-                return True
-        return False
+        return bool(self._compare(self._steps[-1:]).fails().any())
 
     def verdict(self) -> CanaryVerdict:
-        """How every gate stands, by the counts of all steps."""
-        results = tuple(self._result(gate) for gate in self._gates)
-        return CanaryVerdict(Verdict.of_all(result.verdict for result in results), results)
+        """How every gate stands, by the counts of all steps; takes a millisecond or two."""
+        comparisons = self.comparisons()
+        bounds, shares = comparisons.bounds(), comparisons.shares()
+        differences, trials = comparisons.differences(), comparisons.trials.sum(axis=1)
+        results, end = [], 0
+        for gate, categories in zip(self._gates, self._categories(), strict=True):
+            start, end = end, end + len(categories)
+            low, high = (float(bound[start:end].max()) for bound in bounds)
+            worst = start + int(differences[start:end].argmax())
+            result = GateResult(
+                gate=gate.name,
+                verdict=_verdict(low, high, gate.limit),
+                stable=float(shares[0, worst]),
+                candidate=float(shares[1, worst]),
+                difference=float(differences[worst]),
+                low=low,
+                high=high,
+                limit=gate.limit,
+                stable_trials=int(trials[0, worst]),
+                candidate_trials=int(trials[1, worst]),
+                category=categories[worst - start],
+            )
+            results.append(result)
+        return CanaryVerdict(Verdict.of_all(result.verdict for result in results), tuple(results))
+
+    def comparisons(self) -> Comparisons:
+        """What the gates compare, gate by gate, with the counts of all steps."""
+        return self._compare(self._steps)
 
     def _no_counts(self) -> tuple[ArmCounts, ArmCounts]:
         return ArmCounts.of_outputs(len(self.bins)), ArmCounts.of_outputs(len(self.bins))
 
-    def _result(self, gate: _Gate) -> GateResult:
-        names = self.bins[gate.output].categories if gate.output >= 0 else ("",)
-        shares = [
-            (gate.shares(stable), gate.shares(candidate)) for stable, candidate in self._steps
+    def _categories(self) -> list[tuple[str, ...]]:
+        """What each gate compares: one nameless share, or one of each category of an output."""
+        return [
+            (gate.output >= 0 and self.bins[gate.output].categories) or ("",)
+            for gate in self._gates
         ]
-        return _compare(gate, names, shares)
+
+    def _compare(self, steps: Sequence[tuple[ArmCounts, ArmCounts]]) -> Comparisons:
+        sizes = [len(categories) for categories in self._categories()]
+        each = list(zip(self._gates, sizes, strict=True))
+        hits = np.zeros((2, len(steps), sum(sizes)))
+        trials = np.zeros_like(hits)
+        for step, arms in enumerate(steps):
+            for arm, counts in enumerate(arms):
+                end = 0
+                for gate, size in each:
+                    start, end = end, end + size
+                    counted, trials[arm, step, start:end] = gate.shares(counts)
+                    if counted.size:
+                        hits[arm, step, start:end] = counted
+        return Comparisons(
+            hits,
+            trials,
+            np.array([g.alpha / n for g, n in each for _ in range(n)]),
+            np.array([g.limit for g, n in each for _ in range(n)]),
+            np.array([g.output >= 0 for g, n in each for _ in range(n)], bool),
+        )
 
 
 def _gates(limits: GateLimits, outputs: Sequence[str], steps: int) -> list[_Gate]:
-    """The gates that can fail; each kind gets the same part of alpha, and each step of that."""
+    """The gates that can fail: each kind gets the same part of alpha, and each step of that."""
     kinds = {
-        "errors": (limits.max_error_increase, ("errors",)),
-        "latency": (limits.max_slow_increase, ("latency",)),
-        "outputs": (limits.max_output_shift, tuple(f"outputs:{name}" for name in outputs)),
+        "errors": (limits.max_error_increase, ["errors"]),
+        "latency": (limits.max_slow_increase, ["latency"]),
+        "outputs": (limits.max_output_shift, [f"outputs:{name}" for name in outputs]),
     }
     used = {kind: (limit, names) for kind, (limit, names) in kinds.items() if limit < 1 and names}
     return [
-        _Gate(name, limit, limits.alpha / (len(used) * len(names) * steps), output)
+        _Gate(
+            name,
+            limit,
+            limits.alpha / (len(used) * len(names) * steps),
+            output if kind == "outputs" else -1,
+        )
         for kind, (limit, names) in used.items()
-        for output, name in (enumerate(names) if kind == "outputs" else [(-1, names[0])])
+        for output, name in enumerate(names)
     ]
 
 
-def _compare(
-    gate: _Gate, names: Sequence[str], shares: Sequence[tuple[_Shares, _Shares]]
-) -> GateResult:
-    """The gate's result; the difference is in every step's interval, and so in what they share."""
-    none = np.zeros(len(names), np.int64)
-    arms = [[hits if hits.size else none for hits, _ in arm] for arm in zip(*shares, strict=True)]
-    hits_s, hits_c = np.array(arms[0], float), np.array(arms[1], float)
-    trials_s, trials_c = (
-        np.array([[t] for _, t in arm], float) for arm in zip(*shares, strict=True)
-    )
-    if not names:
-        return _result(gate, "", (0.0, 0.0, 0.0), (0.0, 1.0), (0, 0))
-    lows, highs = difference_bounds(hits_s, trials_s, hits_c, trials_c, gate.alpha / len(names))
-    low, high = lows.max(axis=0), highs.min(axis=0)
-    differences = _mean_difference(hits_s, trials_s, hits_c, trials_c)
-    if gate.output >= 0:
-        differences = np.abs(differences)
-        low, high = np.maximum(np.maximum(low, -high), 0.0), np.maximum(high, -low)
-    worst = int(differences.argmax())
-    totals = int(trials_s.sum()), int(trials_c.sum())
-    stable = float(hits_s[:, worst].sum()) / max(totals[0], 1)
-    candidate = float(hits_c[:, worst].sum()) / max(totals[1], 1)
-    return _result(
-        gate,
-        names[worst],
-        (stable, candidate, float(differences[worst])),
-        (float(low.max()), float(high.max())),
-        totals,
-    )
-
-
-def _mean_difference(hits_s: Array, trials_s: Array, hits_c: Array, trials_c: Array) -> Array:
-    """Mean difference of the shares over steps, weighted as Mantel and Haenszel did (1959)."""
-    weights = trials_s * trials_c / np.maximum(trials_s + trials_c, 1)
-    apart = hits_c / np.maximum(trials_c, 1) - hits_s / np.maximum(trials_s, 1)
-    mean: Array = (weights * apart).sum(axis=0) / max(float(weights.sum()), 1e-300)
-    return mean
-
-
-def _result(
-    gate: _Gate,
-    category: str,
-    shares: tuple[float, float, float],
-    bounds: tuple[float, float],
-    trials: tuple[int, int],
-) -> GateResult:
-    verdict = Verdict.INCONCLUSIVE
-    if bounds[0] > gate.limit:
-        verdict = Verdict.FAIL
-    elif bounds[1] <= gate.limit:
-        verdict = Verdict.PASS
-    return GateResult(
-        gate=gate.name,
-        verdict=verdict,
-        category=category,
-        stable=shares[0],
-        candidate=shares[1],
-        difference=shares[2],
-        low=bounds[0],
-        high=bounds[1],
-        limit=gate.limit,
-        stable_trials=trials[0],
-        candidate_trials=trials[1],
-    )
+def _verdict(low: float, high: float, limit: float) -> Verdict:
+    if low > limit:
+        return Verdict.FAIL
+    return Verdict.PASS if high <= limit else Verdict.INCONCLUSIVE
