@@ -61,6 +61,7 @@ class OutputBins:
         """Rows of ``array``, along its first axis, by category; ``None`` until these are fixed."""
         if array.size == 0:
             return None
+        array = as_numbers(array, self._datatype)
         if self._kind is None:
             if candidate:
                 return None
@@ -93,8 +94,6 @@ class OutputBins:
     def _numbers(self, array: Array) -> Floats:
         """Each row as the number that decides its category; NaN where it is not finite."""
         rows = array.reshape(array.shape[0], -1)
-        if self._datatype is BF16:
-            rows = as_numbers(rows, self._datatype)
         numbers: Floats
         if self._kind is _Kind.SCORES:
             numbers = rows.argmax(axis=1).astype(np.float64)
