@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Final, Protocol
 
 import uvloop
@@ -23,10 +24,15 @@ from gateway import __version__
 from gateway._native.stats import LATENCY_BOUNDS_NS
 from gateway.config import Config
 from gateway.control.manager import Manager
+from gateway.control.rollouts import Rollouts
+from gateway.control.routing import Routing
 from gateway.control.service import ControlService
+from gateway.control.state_store import StateStore
+from gateway.control.watcher import RepositoryWatcher
 from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.route import RouteTable
 from gateway.errors import ConfigError, StartupError
+from gateway.front.admin import AdminFront
 from gateway.front.grpc_grpcio import GrpcioFront
 from gateway.front.grpc_native import NativeFront
 from gateway.front.grpc_options import GrpcOptions, TlsFiles
@@ -72,19 +78,30 @@ GRPC_FRONTS: Final[
 class Gateway:
     """A whole server, made of a ``Config``; lives on one event loop."""
 
-    def __init__(self, config: Config, logs: Logging) -> None:
+    def __init__(
+        self, config: Config, logs: Logging, *, fault: Callable[[str], None] | None = None
+    ) -> None:
+        """Build the parts.
+
+        Args:
+            fault: called with the name of each point at which a change of traffic might be cut
+                short; for tests.
+        """
         self._config = config
         self._registry = Registry()
         self.dispatcher = Dispatcher(RouteTable((), {}), max_inflight=config.max_inflight_requests)
+        routing = Routing(self._registry, self._publish, keep_previous=config.keep_previous)
         self.manager = Manager(
             config.models,
             self._registry,
-            self._publish,
+            routing,
             inline_threshold_ns=config.inline_threshold_us * 1000,
             load_threads=config.load_threads,
             strict_readiness=config.strict_readiness,
         )
-        self.service = ControlService(self.manager, logs)
+        store = StateStore(Path(config.state_dir) if config.state_dir else None, fault=fault)
+        self.rollouts = Rollouts(self.manager, routing, self._registry, store, fault=fault)
+        self.service = ControlService(self.manager, self.rollouts, logs)
         self.metrics = GatewayMetrics(
             self._sample_server,
             self._sample_versions,
@@ -108,6 +125,7 @@ class Gateway:
                 set.
         """
         self._catch_signals()
+        await self.rollouts.open()
         await self._listen()
         loading = asyncio.create_task(self._load())
         stopping = asyncio.create_task(self._stop.wait())
@@ -152,6 +170,15 @@ class Gateway:
             self._fronts["metrics"] = MetricsFront(
                 self.metrics.exposition, host=config.host, port=_bindable(config.metrics_port)
             )
+        if config.admin_port:
+            self._fronts["admin"] = AdminFront(
+                self.rollouts,
+                version=__version__,
+                host=config.admin_host,
+                port=_bindable(config.admin_port),
+                allowed_hosts=config.admin_allowed_hosts,
+                access_log=config.access_log,
+            )
         for name, front in self._fronts.items():
             await front.start()
             log.info("%s on %s", name, _address(name, front.port, config))
@@ -160,6 +187,10 @@ class Gateway:
         config = self._config
         started = time.monotonic()
         explicit = config.model_control_mode == "explicit"
+        watcher = None
+        if config.model_control_mode == "poll":
+            watcher = RepositoryWatcher(config.models, self.rollouts, config.repository_poll_s)
+            await watcher.start()
         failures = await self.manager.start(config.load_models if explicit else None)
         if failures and config.exit_on_error:
             raise StartupError(
@@ -180,6 +211,8 @@ class Gateway:
                 "the server is not ready, because not every model serves; "
                 "--no-strict-readiness makes it ready nevertheless"
             )
+        if watcher is not None:
+            await watcher.run()
 
     def _publish(self, routes: RouteTable) -> None:
         self.dispatcher.routes = routes
@@ -229,6 +262,7 @@ class Gateway:
             # would outlast the grace period.
             log.info("stopped")
             _leave(0)
+        await self.rollouts.close()
         await self.manager.close()
         log.info("stopped")
 
@@ -306,8 +340,10 @@ def _grpc_options(config: Config) -> GrpcOptions:
 def _address(name: str, port: int, config: Config) -> str:
     """Where a front listens, for people."""
     host = f"[{config.host}]" if ":" in config.host else config.host
+    if name == "admin":
+        host = config.admin_host
     if name != "gRPC":
-        return f"http://{host}:{port}" + ("/metrics" if name == "metrics" else "")
+        return f"http://{host}:{port}" + {"metrics": "/metrics", "admin": "/docs"}.get(name, "")
     address = f"{host}:{port}"
     if config.grpc_unix_socket:
         address += f" and unix:{config.grpc_unix_socket}"

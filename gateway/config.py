@@ -39,6 +39,7 @@ ENVIRONMENT_PREFIX: Final = "ONNX_GATEWAY_"
 #: The groups of ``--help``, in its order.
 GROUPS: Final[tuple[str, ...]] = (
     "Models",
+    "Rollouts",
     "Listening",
     "Limits",
     "Execution",
@@ -80,10 +81,11 @@ class Config:
     )
     model_control_mode: str = _setting(
         "none",
-        Choice("none", "explicit"),
+        Choice("none", "poll", "explicit"),
         "Models",
-        "none: load every model at start; explicit: only those named by --load-model; either way "
-        "the repository API loads and unloads",
+        "none: load every model at start; poll: that, and follow what changes in the "
+        "repositories; explicit: load only those named by --load-model; the repository API loads "
+        "and unloads in any of them",
     )
     load_models: tuple[str, ...] = _setting(
         (),
@@ -106,11 +108,49 @@ class Config:
         1, Number(int, 1, 64), "Models", "models that are loaded at the same time"
     )
 
+    repository_poll_s: float = _setting(
+        15.0,
+        Number(float, 0.1, 86_400),
+        "Models",
+        "seconds between two looks at the repositories in poll mode; a change is taken up once two "
+        "looks have found the same files",
+    )
+
+    state_dir: str = _setting(
+        "",
+        FilePath(),
+        "Rollouts",
+        "directory of what is to survive a restart: which versions serve, labels, canaries, "
+        "shadows, and the journal of every change; without it they last as long as the process",
+    )
+    keep_previous: int = _setting(
+        1,
+        Number(int, 0, 100),
+        "Rollouts",
+        "versions that stay loaded for a rollback after another one has taken their place",
+    )
+
     host: str = _setting("127.0.0.1", Text(), "Listening", "address to listen on")
     http_port: int = _setting(8000, Port(), "Listening", "port of HTTP")
     grpc_port: int = _setting(8001, Port(), "Listening", "port of gRPC")
     metrics_port: int = _setting(
         8002, Port(), "Listening", "port of Prometheus metrics alone (HTTP has /metrics too)"
+    )
+    admin_port: int = _setting(
+        8003, Port(), "Listening", "port of the admin API: promote, canary, shadow, rollback"
+    )
+    admin_host: str = _setting(
+        "127.0.0.1",
+        Text(),
+        "Listening",
+        "address that the admin API listens on; it asks nobody for a password",
+    )
+    admin_allowed_hosts: tuple[str, ...] = _setting(
+        (),
+        Names(),
+        "Listening",
+        "a further name or address that clients may ask the admin API by; may be repeated",
+        flag="admin-allowed-host",
     )
     grpc_impl: str = _setting(
         "native", Choice("native", "grpcio"), "Listening", "implementation of the gRPC server"
@@ -225,7 +265,7 @@ class Config:
 
     def _check_ports(self) -> None:
         taken: dict[int, str] = {}
-        for name in ("http_port", "grpc_port", "metrics_port"):
+        for name in ("http_port", "grpc_port", "metrics_port", "admin_port"):
             port = getattr(self, name)
             if port > 0 and taken.setdefault(port, name) != name:
                 raise ConfigError(

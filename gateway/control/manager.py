@@ -3,29 +3,33 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from gateway.control.progress import LoadProgress
-from gateway.control.repository import ModelSource, scan_repositories, version_key
-from gateway.dispatch.route import RouteTable
+from gateway.control.repository import (
+    Fingerprint,
+    ModelSource,
+    fingerprint,
+    scan_repositories,
+    version_key,
+)
+from gateway.control.routing import Routing
 from gateway.errors import LoadError, ModelNotFound, ShuttingDown
 from gateway.serving.lane import Lane
 from gateway.serving.lifecycle import State
 from gateway.serving.loaded import LoadedModel
 from gateway.serving.loader import load_model
-from gateway.serving.onnx.graph import files_beside
 from gateway.serving.registry import ModelVersion, Registry
 
 log = logging.getLogger(__name__)
 
 #: Seconds for which an unload waits for the model's last requests.
 UNLOAD_WAIT_S: Final = 1.0
-
-#: What identifies the files of a version: name, size and modification time of each.
-Fingerprint = tuple[tuple[str, int, int], ...]
 
 
 class Manager:
@@ -41,7 +45,7 @@ class Manager:
         self,
         repositories: Sequence[Path],
         registry: Registry,
-        publish: Callable[[RouteTable], None],
+        routing: Routing,
         *,
         inline_threshold_ns: int,
         load_threads: int = 1,
@@ -50,14 +54,14 @@ class Manager:
         """Manage what the ``repositories`` hold; nothing is read before ``start``.
 
         Args:
-            publish: called with each new route table.
+            routing: told of every change; knows which versions the traffic needs.
             inline_threshold_ns: see ``Lane``.
             load_threads: models that are loaded at the same time.
             strict_readiness: ready only when every model that should be loaded serves.
         """
         self._repositories = tuple(repositories)
         self._registry = registry
-        self._publish = publish
+        self._routing = routing
         self._inline_threshold_ns = inline_threshold_ns
         self._strict = strict_readiness
         self._pool = ThreadPoolExecutor(load_threads, thread_name_prefix="loader")
@@ -67,13 +71,19 @@ class Manager:
         self._loads: set[Future[LoadedModel]] = set()
         self._sources: dict[str, ModelSource] = {}
         self._wanted: set[str] = set()
-        self._defaults: dict[str, ModelVersion] = {}
         self._fingerprints: dict[ModelVersion, tuple[Fingerprint, object]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._progress = LoadProgress()
         self._retiring: set[asyncio.Task[None]] = set()
+        self._held: Counter[tuple[str, str]] = Counter()
         self._started = False
         self._closing = False
+        #: Loads by model and outcome, ``ok`` or ``failed``.
+        self.loads: dict[tuple[str, str], int] = {}
+        #: Awaited after each load of a version with its digest, which is empty for a failed one.
+        self.noted: Callable[[ModelVersion, str], Awaitable[None]] = _nobody_notes
+        #: Awaited once the versions of a model are loaded, before those nobody needs are retired.
+        self.settled: Callable[[str], Awaitable[None]] = _nobody_settles
 
     # -- what there is ------------------------------------------------------------------------
 
@@ -82,7 +92,7 @@ class Manager:
         """Whether the server should be sent requests."""
         if not self._started or self._closing:
             return False
-        return not self._strict or all(name in self._defaults for name in self._wanted)
+        return not self._strict or all(self._routing.default(name) for name in self._wanted)
 
     @property
     def loading(self) -> bool:
@@ -96,7 +106,7 @@ class Manager:
 
     def routed(self, name: str) -> ModelVersion | None:
         """The version that answers a request which names none."""
-        return self._defaults.get(name)
+        return self._routing.default(name)
 
     def unloaded_models(self) -> dict[str, str]:
         """Models that the repositories hold and nobody loaded, with the reason."""
@@ -117,6 +127,11 @@ class Manager:
         """
         await self._scan()
         self._wanted = set(self._sources if names is None or "*" in names else names)
+        for name, traffic in self._routing.decided().items():
+            if traffic.loaded is False:
+                self._wanted.discard(name)
+            elif traffic.loaded and name in self._sources:
+                self._wanted.add(name)
         wanted = sorted(self._wanted)
         log.info("loading %d models: %s", len(wanted), ", ".join(wanted) or "none were found")
         outcomes = await asyncio.gather(
@@ -147,6 +162,51 @@ class Manager:
         await self._locked(name, self._load)
         self._wanted.add(name)
 
+    async def ensure(self, name: str, version: str) -> ModelVersion:
+        """The version, serving: loaded now where it is not.
+
+        The caller is ``holding`` it, or names it in the traffic, before it awaits anything else.
+
+        Raises:
+            ModelNotFound: no repository holds it.
+            LoadError: it cannot be served.
+            ShuttingDown: the server is on its way out.
+        """
+        entry = self._registry.get(name, version)
+        if entry is not None and entry.state is State.READY:
+            return entry
+        if self._closing:
+            raise ShuttingDown("the server is shutting down and loads no models")
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            await self._scan()
+            source = self._source(name)
+            if version not in source.found:
+                raise ModelNotFound(
+                    f"unknown version '{version}' of model '{name}': its repository holds "
+                    f"{list(source.found)}"
+                )
+            return await self._load_if_changed(source, version)
+
+    @contextmanager
+    def holding(self, name: str, version: str) -> Iterator[None]:
+        """Keep the version loaded for as long as the block runs, although nobody names it yet."""
+        self._held[name, version] += 1
+        try:
+            yield
+        finally:
+            self._held[name, version] -= 1
+
+    def release(self, name: str) -> None:
+        """Retire the versions that neither the policy chooses nor the traffic needs any more."""
+        needed = self._routing.policy(name) | self._routing.named(name)
+        self._retire(
+            entry
+            for entry in self.versions(name)
+            if entry.state is State.READY
+            and entry.version not in needed
+            and not self._held[name, entry.version]
+        )
+
     async def unload(self, name: str) -> None:
         """Take every version of the model out of service, and of memory once it is idle.
 
@@ -157,6 +217,11 @@ class Manager:
             ModelNotFound: nobody knows the model.
         """
         await self._locked(name, self._unload)
+
+    def check_can_unload(self, name: str) -> None:
+        """Raise ``ModelNotFound`` where nobody knows the model."""
+        if not self.versions(name) and name not in self.unloaded_models():
+            raise ModelNotFound(f"unknown model '{name}': there is nothing to unload")
 
     def refuse_readiness(self) -> None:
         """From now on the server is not ready, and nothing more is loaded."""
@@ -175,14 +240,7 @@ class Manager:
             await change(name)
 
     async def _load(self, name: str) -> None:
-        source = self._sources.get(name)
-        if source is None:
-            places = ", ".join(str(path) for path in self._repositories)
-            raise ModelNotFound(f"unknown model '{name}': it is not in {places}")
-        if not source.versions:
-            reason = f"model '{name}' cannot be served: {'; '.join(source.problems)}"
-            log.error("%s", reason)
-            raise LoadError(reason)
+        source = self._source(name)
         for problem in source.problems:
             log.warning("model '%s': %s", name, problem)
         if ignored := source.settings.ignored:
@@ -192,44 +250,99 @@ class Manager:
                 source.settings.source,
                 ", ".join(ignored),
             )
-        serving = {v.version: v for v in self.versions(name) if v.state is State.READY}
+        routing = self._routing
+        chosen = frozenset(source.versions)
+        # Until all of them serve, what was chosen before may still be the latest.
+        routing.set_policy(name, routing.policy(name) | chosen)
         failures = []
-        for version, path in source.versions.items():
-            mark = (await asyncio.to_thread(_fingerprint, source, path), source.settings)
-            old = serving.get(version)
-            if old is not None and self._fingerprints.get(old) == mark:
-                continue
-            entry = ModelVersion(name, version)
-            if old is None:
-                self._registry.add(entry)
-                self._route()
+        for version in self._wanted_versions(source):
             try:
-                loaded = await self._load_version(entry, path, source)
+                await self._load_if_changed(source, version)
             except LoadError as error:
-                entry.move(State.FAILED, str(error))
-                log.error("failed to load: %s", error)
                 failures.append(str(error))
-                continue
-            except Exception as error:
-                # A model that surprises the loader costs itself, not the models beside it.
-                reason = f"{entry.label}: the loader failed on it: {error!r}"
-                entry.move(State.FAILED, reason)
-                log.exception("failed to load: %s", reason)
-                failures.append(reason)
-                continue
-            except BaseException as error:
-                entry.move(State.FAILED, str(error) or type(error).__name__)
-                raise
-            if self._closing:
-                entry.move(State.FAILED, "the server shut down while it was loading")
-                raise ShuttingDown(f"{entry.label}: {entry.reason}")
-            self._serve(entry, loaded)
-            self._fingerprints[entry] = mark
-            if old is not None:
-                self._retire([old])
+        await self.settled(name)
         if failures:
             raise LoadError("; ".join(failures))
-        self._retire(old for version, old in serving.items() if version not in source.versions)
+        routing.set_policy(name, chosen)
+        self.release(name)
+
+    def _source(self, name: str) -> ModelSource:
+        source = self._sources.get(name)
+        if source is None:
+            places = ", ".join(str(path) for path in self._repositories)
+            raise ModelNotFound(f"unknown model '{name}': it is not in {places}")
+        if not source.versions:
+            reason = f"model '{name}' cannot be served: {'; '.join(source.problems)}"
+            log.error("%s", reason)
+            raise LoadError(reason)
+        return source
+
+    def _wanted_versions(self, source: ModelSource) -> list[str]:
+        """The versions that the policy chooses or the traffic names, lowest first."""
+        named = self._routing.named(source.name)
+        for version in sorted(named - source.found.keys(), key=version_key):
+            log.warning(
+                "model '%s': its traffic names version '%s', which is not in its repository",
+                source.name,
+                version,
+            )
+        return [v for v in source.found if v in source.versions or v in named]
+
+    async def _load_if_changed(self, source: ModelSource, version: str) -> ModelVersion:
+        """The version as it is in the repository now, serving; raises ``LoadError``."""
+        path = source.found[version]
+        mark = (await asyncio.to_thread(fingerprint, source, path), source.settings)
+        old = self._registry.get(source.name, version)
+        if old is not None and old.state is not State.READY:
+            old = None
+        if old is not None and self._fingerprints.get(old) == mark:
+            return old
+        entry = ModelVersion(source.name, version)
+        if old is None:
+            self._registry.add(entry)
+            self._routing.publish()
+        try:
+            loaded = await self._load_version(entry, path, source)
+            self._validate(entry, loaded)
+        except BaseException as error:
+            await self._failed(entry, error)
+            raise
+        if self._closing:
+            entry.move(State.FAILED, "the server shut down while it was loading")
+            raise ShuttingDown(f"{entry.label}: {entry.reason}")
+        self._serve(entry, loaded)
+        self._fingerprints[entry] = mark
+        self._count_load(entry.name, "ok")
+        if old is not None:
+            self._retire([old])
+        await self.noted(entry, loaded.digest)
+        return entry
+
+    async def _failed(self, entry: ModelVersion, error: BaseException) -> None:
+        """Tell everybody that ``entry`` is not to serve; raises a ``LoadError`` where it may."""
+        if isinstance(error, LoadError):
+            entry.move(State.FAILED, str(error))
+            log.error("failed to load: %s", error)
+        elif isinstance(error, Exception):
+            # A model that surprises the loader costs itself, not the models beside it.
+            reason = f"{entry.label}: the loader failed on it: {error!r}"
+            entry.move(State.FAILED, reason)
+            log.error("failed to load: %s", reason, exc_info=error)
+        else:
+            entry.move(State.FAILED, str(error) or type(error).__name__)
+            return
+        self._count_load(entry.name, "failed")
+        self._routing.publish()
+        await self.noted(entry, "")
+        if not isinstance(error, LoadError):
+            raise LoadError(entry.reason) from error
+
+    def _validate(self, entry: ModelVersion, loaded: LoadedModel) -> None:
+        """Compare a loaded version with the one that serves. Raises ``LoadError``."""
+
+    def _count_load(self, name: str, outcome: str) -> None:
+        key = (name, outcome)
+        self.loads[key] = self.loads.get(key, 0) + 1
 
     async def _load_version(
         self, entry: ModelVersion, path: Path, source: ModelSource
@@ -259,12 +372,11 @@ class Manager:
         )
         entry.move(State.READY)
         self._registry.add(entry)
-        self._route()
+        self._routing.publish()
 
     async def _unload(self, name: str) -> None:
+        self.check_can_unload(name)
         versions = self.versions(name)
-        if not versions and name not in self.unloaded_models():
-            raise ModelNotFound(f"unknown model '{name}': there is nothing to unload")
         self._wanted.discard(name)
         leaving = self._retire(entry for entry in versions if entry.state is State.READY)
         if leaving:
@@ -279,7 +391,7 @@ class Manager:
         for entry in retired:
             entry.move(State.DRAINING)
             self._fingerprints.pop(entry, None)
-        self._route()
+        self._routing.publish()
         loop = asyncio.get_running_loop()
         tasks = [loop.create_task(self._see_out(entry)) for entry in retired]
         for task in tasks:
@@ -296,26 +408,17 @@ class Manager:
         entry.move(State.UNLOADED)
         log.info("%s is unloaded", entry.label)
 
-    def _route(self) -> None:
-        """Publish who serves: of each model the version with the highest number."""
-        ready = [entry for entry in self.versions() if entry.state is State.READY]
-        self._defaults = {entry.name: entry for entry in ready}
-        self._publish(RouteTable(self._registry, self._defaults))
-
     async def _scan(self) -> None:
         """Read the repositories again, off the loop."""
         self._sources = await asyncio.to_thread(scan_repositories, self._repositories)
 
 
-def _fingerprint(source: ModelSource, path: Path) -> Fingerprint:
-    """The files of the version at ``path``: with those beside it, which may hold its weights.
+async def _nobody_notes(entry: ModelVersion, digest: str) -> None:
+    """Where nobody keeps a record."""
 
-    A bare model shares its directory with others; of what lies there it has its external data.
-    """
-    bare = not source.path.is_dir()
-    files = [path, *files_beside(path)] if bare else sorted(path.parent.rglob("*"))
-    marks = [(file, file.stat()) for file in files if file.is_file()]
-    return tuple((str(file), stat.st_size, stat.st_mtime_ns) for file, stat in marks)
+
+async def _nobody_settles(name: str) -> None:
+    """Where nothing follows from a load."""
 
 
 def _announce(entry: ModelVersion, loaded: LoadedModel, seconds: float) -> None:

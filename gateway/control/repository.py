@@ -14,10 +14,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from gateway.errors import ConfigError, StartupError
 from gateway.serving.model_config import read_settings
+from gateway.serving.onnx.graph import files_beside
 from gateway.serving.settings import ModelSettings, VersionPolicy
 
 #: The version of a model that is not in a version's directory.
@@ -25,6 +26,9 @@ ONLY_VERSION: Final = "1"
 
 #: Sample rows under this name are used although no setting names them.
 SAMPLES_NAME: Final = "warmup.npz"
+
+#: What identifies the files of a version: name, size and modification time of each.
+Fingerprint: TypeAlias = tuple[tuple[str, int, int], ...]
 
 _LIKE_VERSION: Final = re.compile(r"v?\d", re.IGNORECASE)
 
@@ -38,7 +42,7 @@ class ModelSource:
         path: its directory, or its file in the bare layout.
         versions: model file by version, of the versions that the policy loads, lowest first; empty
             where the model cannot be served, and then ``problems`` says why.
-        found: every version that is there, lowest first.
+        found: model file by version, of every version that is there, lowest first.
         settings: its settings; the defaults where the file of them is wrong.
         problems: sentences, each about a part of the model that cannot be served.
     """
@@ -46,7 +50,7 @@ class ModelSource:
     name: str
     path: Path
     versions: dict[str, Path]
-    found: tuple[str, ...] = ()
+    found: dict[str, Path] = field(default_factory=dict)
     settings: ModelSettings = field(default_factory=ModelSettings)
     problems: tuple[str, ...] = ()
 
@@ -74,7 +78,7 @@ class Repository:
         visible = [entry for entry in entries if not entry.name.startswith(".")]
         folders = {entry.name: _read_folder(entry) for entry in visible if entry.is_dir()}
         files = {
-            entry.stem: ModelSource(entry.stem, entry, {ONLY_VERSION: entry}, (ONLY_VERSION,))
+            entry.stem: ModelSource(entry.stem, entry, {ONLY_VERSION: entry}, {ONLY_VERSION: entry})
             for entry in visible
             if entry.suffix == ".onnx" and entry.is_file()
         }
@@ -110,6 +114,17 @@ def chosen_versions(
     return tuple(there if policy.latest is None else there[-policy.latest :]), ()
 
 
+def fingerprint(source: ModelSource, path: Path) -> Fingerprint:
+    """The files of the version at ``path``: with those beside it, which may hold its weights.
+
+    A bare model shares its directory with others; of what lies there it has its external data.
+    """
+    bare = not source.path.is_dir()
+    files = [path, *files_beside(path)] if bare else sorted(path.parent.rglob("*"))
+    marks = [(file, file.stat()) for file in files if file.is_file()]
+    return tuple((str(file), stat.st_size, stat.st_mtime_ns) for file, stat in marks)
+
+
 def _read_folder(folder: Path) -> ModelSource:
     problems: list[str] = []
     settings = ModelSettings()
@@ -136,7 +151,7 @@ def _read_folder(folder: Path) -> ModelSource:
         folder.name,
         folder,
         {version: files[version] for version in chosen},
-        tuple(sorted(files, key=version_key)),
+        {version: files[version] for version in sorted(files, key=version_key)},
         settings,
         tuple(problems),
     )

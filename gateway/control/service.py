@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 from gateway import __version__
 from gateway.control.manager import Manager
 from gateway.control.model_config import model_config
+from gateway.control.rollouts import Rollouts
 from gateway.control.statistics import model_statistics
 from gateway.errors import (
     InvalidRequest,
@@ -26,6 +27,9 @@ from gateway.serving.registry import ModelVersion
 from gateway.serving.signature import TensorSpec
 
 PLATFORM: Final = "onnxruntime_onnx"
+
+#: Who loads and unloads by the protocol's own calls, in the journal.
+REPOSITORY_API: Final = "repository API"
 
 #: The protocol's extensions that this server has; clients switch features on by this list.
 EXTENSIONS: Final = (
@@ -73,8 +77,9 @@ class ControlService:
     nothing of it is loaded, ``ModelNotReady`` where a version that would have to answer is not.
     """
 
-    def __init__(self, manager: Manager, logging: LogControl) -> None:
+    def __init__(self, manager: Manager, rollouts: Rollouts, logging: LogControl) -> None:
         self._manager = manager
+        self._rollouts = rollouts
         self._logging = logging
 
     def is_live(self) -> bool:
@@ -173,7 +178,7 @@ class ControlService:
                     f"into the model's directory and load it from there"
                 )
             raise InvalidRequest(f"there is no load parameter '{key}'")
-        await self._manager.load(name)
+        await self._rollouts.load(name, by=REPOSITORY_API)
 
     async def unload_model(self, name: str, parameters: Mapping[str, Any]) -> None:
         """Take the model out of service; what is in flight is finished first.
@@ -187,7 +192,7 @@ class ControlService:
         for key in parameters:
             if key != "unload_dependents":
                 raise InvalidRequest(f"there is no unload parameter '{key}'")
-        await self._manager.unload(name)
+        await self._rollouts.unload(name, by=REPOSITORY_API)
 
     def log_settings(self, update: Mapping[str, Any] | None) -> dict[str, Any]:
         """The log's switches, after ``update`` was applied where it is given."""
@@ -198,7 +203,8 @@ class ControlService:
         if not versions and name not in self._manager.unloaded_models():
             raise ModelNotFound(f"unknown model '{name}'; known are {self._names()}")
         if version:
-            versions = [entry for entry in versions if entry.version == version]
+            meant = self._rollouts.meant(name, version)
+            versions = [entry for entry in versions if entry.version == meant]
             if not versions:
                 raise ModelNotFound(f"model '{name}' has no version '{version}'")
         return versions

@@ -219,6 +219,12 @@ class CanaryEvidence:
             if counts is not None:
                 arm.add_categories(output, counts)
 
+    def add_errors(self, candidate: bool, errors: int) -> None:
+        """Count requests that one version failed on, or that it refused."""
+        arm = self._steps[-1][candidate]
+        arm.requests += errors
+        arm.errors += errors
+
     def next_step(self) -> None:
         """Compare what comes from here on by itself. Raises ``ValueError`` beyond ``steps``."""
         if len(self._steps) == self._max_steps:

@@ -29,6 +29,8 @@ from gateway.serving.onnx.slot import Slot
 from gateway.serving.slices import Place, Sink, SlicePart, Slices, slice_rows
 from gateway.types import Array, InferRequest
 
+__all__ = ("Batch", "BatchTap", "Lane", "stand_back")
+
 log = logging.getLogger(__name__)
 
 #: How far the threads of a lane in the background stand back; as ``nice`` counts.
@@ -235,8 +237,7 @@ class Lane:
     def _run_forever(self, session: OnnxSession, free: "SimpleQueue[Slot]") -> None:
         """The life of a runner thread."""
         if self._background:
-            # Linux takes the number of a thread here; lowering one's own priority is allowed.
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BACKGROUND_NICENESS)
+            stand_back()
         while True:
             slot = free.get()
             batch = self._queue.take(slot.arena)
@@ -454,6 +455,12 @@ class Lane:
             self._scheduled = True
             self._loop.call_soon(self._run_inline)
         return slices
+
+
+def stand_back() -> None:
+    """Have the calling thread get what time the others leave over, from now on."""
+    # Linux takes the number of a thread here; lowering one's own priority is allowed.
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BACKGROUND_NICENESS)
 
 
 def _runs_inline(loaded: LoadedModel, binder: InputBinder, threshold_ns: int) -> bool:

@@ -10,7 +10,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gateway.control.manager import Manager
+from gateway.control.rollouts import Rollouts
+from gateway.control.routing import Routing
 from gateway.control.service import ControlService
+from gateway.control.state_store import StateStore
 from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.route import RouteTable
 from gateway.logs import Logging
@@ -25,15 +28,19 @@ class ControlPlane:
 
     def __init__(self, *repositories: Path, **options: Any) -> None:
         self.dispatcher = Dispatcher(RouteTable((), {}), max_inflight=1000)
+        registry = Registry()
+        state_dir = options.pop("state_dir", None)
+        fault = options.pop("fault", None)
+        clock = options.pop("clock", time.monotonic)
+        routing = Routing(registry, self._publish, keep_previous=options.pop("keep_previous", 1))
         self.manager = Manager(
-            repositories,
-            Registry(),
-            self._publish,
-            **{"inline_threshold_ns": 500_000, **options},
+            repositories, registry, routing, **{"inline_threshold_ns": 500_000, **options}
         )
+        store = StateStore(state_dir, fault=fault)
+        self.rollouts = Rollouts(self.manager, routing, registry, store, clock=clock, fault=fault)
         self.log = io.StringIO()
         self.logs = Logging("error", "human", self.log)
-        self.service = ControlService(self.manager, self.logs)
+        self.service = ControlService(self.manager, self.rollouts, self.logs)
 
     def _publish(self, routes: RouteTable) -> None:
         self.dispatcher.routes = routes
@@ -63,9 +70,11 @@ def on_plane(
 
     async def run() -> T:
         plane = ControlPlane(*repositories, **options)
+        await plane.rollouts.open()
         try:
             return await test(plane)
         finally:
+            await plane.rollouts.close()
             await plane.manager.close()
 
     return asyncio.run(run())

@@ -112,6 +112,21 @@ def test_a_new_version_takes_the_route_and_the_old_one_goes(models: ModelDirecto
         with pytest.raises(GatewayError):
             await plane.infer("rows", "1", x=ROW)
 
+    on_plane(test, models.path, keep_previous=0)
+
+
+def test_what_was_the_latest_version_stays_for_a_rollback(models: ModelDirectory) -> None:
+    models.add("rows", rows)
+
+    async def test(plane: ControlPlane) -> None:
+        await plane.manager.start()
+        for version in ("2", "3"):
+            models.add("rows", rows, version=version)
+            await plane.manager.load("rows")
+        await until(lambda: plane.state("rows", "1") == "UNAVAILABLE")
+        assert (await plane.infer("rows", x=ROW)).version == "3"
+        assert (await plane.infer("rows", "previous", x=ROW)).version == "2"
+
     on_plane(test, models.path)
 
 

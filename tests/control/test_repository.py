@@ -28,7 +28,7 @@ def test_the_three_layouts(tmp_path: Path) -> None:
     put(tmp_path, "triton/1/model.onnx", "triton/2/model.onnx", "single/model.onnx", "bare.onnx")
     found = Repository(tmp_path).scan()
     assert list(found) == ["bare", "single", "triton"]
-    assert found["triton"].found == ("1", "2")
+    assert list(found["triton"].found) == ["1", "2"]
     assert found["triton"].versions == {"2": tmp_path / "triton/2/model.onnx"}
     assert found["single"].versions == {"1": tmp_path / "single/model.onnx"}
     assert found["bare"].versions == {"1": tmp_path / "bare.onnx"}
@@ -41,14 +41,14 @@ def test_hidden_and_foreign_files_are_not_looked_at(tmp_path: Path) -> None:
     put(tmp_path, "m/assets/tokenizer.json", "m/labels.txt")
     found = Repository(tmp_path).scan()
     assert list(found) == ["m"]
-    assert found["m"].found == ("1",)
+    assert list(found["m"].found) == ["1"]
     assert found["m"].problems == ()
 
 
 def test_the_highest_version_is_the_latest(tmp_path: Path) -> None:
     put(tmp_path, *(f"m/v{n}/model.onnx" for n in (1, 9, 10)))
     source = Repository(tmp_path).scan()["m"]
-    assert source.found == ("v1", "v9", "v10")
+    assert list(source.found) == ["v1", "v9", "v10"]
     assert list(source.versions) == ["v10"]
 
 
@@ -66,7 +66,7 @@ def test_the_version_policy_chooses(tmp_path: Path, policy: str, versions: list[
     put(tmp_path, "m/model.toml", content=f"version_policy = {policy}")
     source = Repository(tmp_path).scan()["m"]
     assert list(source.versions) == versions
-    assert source.found == ("1", "2", "3")
+    assert list(source.found) == ["1", "2", "3"]
 
 
 def test_a_version_that_the_policy_names_and_nobody_has(tmp_path: Path) -> None:
