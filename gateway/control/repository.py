@@ -6,8 +6,8 @@ Three layouts, side by side in one repository::
     MODELS/<name>/model.onnx               one version, "1"
     MODELS/<name>.onnx                     one version, "1"; no settings
 
-Settings (``model.toml``, ``config.pbtxt``) and sample rows (``warmup.npz``) lie in
-``MODELS/<name>``. Names that begin with a dot are not looked at.
+Settings (``model.toml``, ``config.pbtxt``), sample rows (``warmup.npz``) and golden requests
+(``golden/``) lie in ``MODELS/<name>``. Names that begin with a dot are not looked at.
 """
 
 import re
@@ -25,6 +25,9 @@ ONLY_VERSION: Final = "1"
 
 #: Sample rows under this name are used although no setting names them.
 SAMPLES_NAME: Final = "warmup.npz"
+
+#: The directory of golden requests, of a model and of a version.
+GOLDEN_NAME: Final = "golden"
 
 _LIKE_VERSION: Final = re.compile(r"v?\d", re.IGNORECASE)
 
@@ -123,6 +126,7 @@ def _read_folder(folder: Path) -> ModelSource:
         return ModelSource(folder.name, folder, {}, problems=(reason,))
     if settings.warmup is None and (folder / SAMPLES_NAME).is_file():
         settings = replace(settings, warmup=folder / SAMPLES_NAME)
+    settings = replace(settings, golden=folder / GOLDEN_NAME)
     chosen, missing = chosen_versions(files, settings.version_policy)
     problems += [
         f"version {version}, which the version policy names, is not there" for version in missing
