@@ -19,6 +19,7 @@ from gateway.control.repository import (
     version_key,
 )
 from gateway.control.routing import Routing
+from gateway.control.validation import check_budgets
 from gateway.errors import LoadError, ModelNotFound, ShuttingDown
 from gateway.serving.lane import Lane
 from gateway.serving.lifecycle import State
@@ -338,7 +339,10 @@ class Manager:
             raise LoadError(entry.reason) from error
 
     def _validate(self, entry: ModelVersion, loaded: LoadedModel) -> None:
-        """Compare a loaded version with the one that serves. Raises ``LoadError``."""
+        """Hold a loaded version to its budgets. Raises ``LoadError``."""
+        default = self._routing.default(entry.name)
+        serving = default.lane if default else None
+        check_budgets(loaded, serving.loaded if serving else None)
 
     def _count_load(self, name: str, outcome: str) -> None:
         key = (name, outcome)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.control.repository import ModelSource, scan_repositories
+from gateway.control.validation import check_budgets
 from gateway.errors import LoadError
 from gateway.serving.lifecycle import State
 from gateway.serving.loaded import LoadedModel
@@ -113,6 +114,7 @@ def _check_version(
     start = time.monotonic()
     try:
         loaded = load_model(source.name, version, path, source.settings, progress=progress)
+        check_budgets(loaded, None)
     except LoadError as error:
         return VersionReport(version, path, None, str(error), time.monotonic() - start)
     return VersionReport(version, path, describe(loaded), "", time.monotonic() - start)
@@ -130,6 +132,8 @@ def describe(loaded: LoadedModel) -> dict[str, Any]:
         "device": loaded.sessions[0].device,
         "providers": list(loaded.sessions[0].providers),
         "instances": len(loaded.sessions),
+        "memory_bytes": loaded.memory_bytes,
+        "golden_requests": loaded.golden_requests,
         "notes": list(loaded.notes),
         "metadata": dict(loaded.metadata),
     }
@@ -165,7 +169,13 @@ def _version_lines(report: VersionReport) -> list[str]:
     times = ", ".join(f"{rows}: {us / 1000:.3g}" for rows, us in facts["latency_us"].items())
     lines.append(f"    milliseconds by rows: {times or 'not measured'}")
     lines.append(f"    runs on {', '.join(facts['providers'])}, instances: {facts['instances']}")
+    lines.append(f"    memory taken by opening it: {facts['memory_bytes'] / 1e6:.1f} MB")
+    lines.append(f"    golden requests: {_golden_words(facts['golden_requests'])}")
     return lines
+
+
+def _golden_words(replayed: int) -> str:
+    return f"{replayed}, all answered as expected" if replayed else "none replayed"
 
 
 def _tensor_words(tensor: dict[str, Any], batched: int) -> str:

@@ -6,8 +6,8 @@ Three layouts, side by side in one repository::
     MODELS/<name>/model.onnx               one version, "1"
     MODELS/<name>.onnx                     one version, "1"; no settings
 
-Settings (``model.toml``, ``config.pbtxt``) and sample rows (``warmup.npz``) lie in
-``MODELS/<name>``. Names that begin with a dot are not looked at.
+Settings (``model.toml``, ``config.pbtxt``), sample rows (``warmup.npz``) and golden requests
+(``golden/``) lie in ``MODELS/<name>``. Names that begin with a dot are not looked at.
 """
 
 import re
@@ -29,6 +29,9 @@ SAMPLES_NAME: Final = "warmup.npz"
 
 #: What identifies the files of a version: name, size and modification time of each.
 Fingerprint: TypeAlias = tuple[tuple[str, int, int], ...]
+
+#: The directory of golden requests, of a model and of a version.
+GOLDEN_NAME: Final = "golden"
 
 _LIKE_VERSION: Final = re.compile(r"v?\d", re.IGNORECASE)
 
@@ -138,6 +141,7 @@ def _read_folder(folder: Path) -> ModelSource:
         return ModelSource(folder.name, folder, {}, problems=(reason,))
     if settings.warmup is None and (folder / SAMPLES_NAME).is_file():
         settings = replace(settings, warmup=folder / SAMPLES_NAME)
+    settings = replace(settings, golden=folder / GOLDEN_NAME)
     chosen, missing = chosen_versions(files, settings.version_policy)
     problems += [
         f"version {version}, which the version policy names, is not there" for version in missing

@@ -1,7 +1,8 @@
 """Whether two results of one model are the same, and how two runs of a batch relate."""
 
+import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -64,6 +65,55 @@ def difference(
     if not np.isfinite(distance[wrong]).all():
         return "is not finite in the same places"
     return f"differs by up to {distance[wrong].max():.2g} (values reach {scale:.2g})"
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """How a result differs from what was expected.
+
+    Attributes:
+        count: elements that differ.
+        largest: the largest difference among them; infinite where one of the two values is not
+            finite, ``None`` for booleans and text.
+        index: of the first of them, in row-major order.
+        expected, given: its values; BF16 widened to FP32.
+    """
+
+    count: int
+    largest: float | None
+    index: tuple[int, ...]
+    expected: Any
+    given: Any
+
+
+def deviation(
+    expected: Array, given: Array, datatype: DataType, relative: float, absolute: float
+) -> Deviation | None:
+    """Where ``given`` is not what was ``expected``; ``None`` where it is, in every element.
+
+    Both have the same shape. A float ``e`` may be given as ``g`` where ``|e - g| <= absolute +
+    relative * |e|``, and not-a-number equals itself; integers, booleans and text must be equal.
+    """
+    wanted = np.asarray(from_datatype(expected, datatype))
+    got = np.asarray(from_datatype(given, datatype))
+    wrong: Array = np.asarray(wanted != got, np.bool_)
+    largest: float | None = None
+    if wanted.dtype.kind in "iuf":
+        with np.errstate(all="ignore"):
+            wide = wanted.astype(np.float64)
+            distance = np.asarray(np.abs(wide - got.astype(np.float64)))
+            if wanted.dtype.kind == "f":
+                allowed = absolute + relative * np.abs(wide)
+                # An infinite `allowed` must not excuse a finite result.
+                close = (distance <= allowed) & np.isfinite(distance)
+                wrong = wrong & ~close & ~(np.isnan(wanted) & np.isnan(got))
+        distances = distance[wrong]
+        largest = float(distances.max(initial=0.0)) if np.isfinite(distances).all() else math.inf
+    if not wrong.any():
+        return None
+    first = tuple(int(place) for place in np.argwhere(wrong)[0])
+    count = int(np.count_nonzero(wrong))
+    return Deviation(count, largest, first, wanted.item(first), got.item(first))
 
 
 def batch_axes(alone: tuple[int, ...], together: tuple[int, ...], rows: int) -> set[int]:

@@ -18,6 +18,10 @@ class LoadedModel:
             without batching the one entry ``{1: ns}``; empty where no sample could be run.
         notes: sentences for people: why it is served unbatched, which settings were not honoured.
         digest: ``"sha256:<hex>"`` over the model file and its external data.
+        memory_bytes: resident memory of the process that opening the sessions added; 0 where it is
+            not known. Whatever else the process did meanwhile is in it, memory that was free
+            already and memory of a GPU are not.
+        golden_requests: how many were replayed; all gave what they must.
         metadata: the ONNX file's own metadata (producer, custom key/values).
     """
 
@@ -30,4 +34,6 @@ class LoadedModel:
     latency_ns: dict[int, int]
     notes: tuple[str, ...] = ()
     digest: str = ""
+    memory_bytes: int = 0
+    golden_requests: int = 0
     metadata: dict[str, str] = field(default_factory=dict)

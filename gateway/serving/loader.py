@@ -1,4 +1,4 @@
-"""From a model file to a ``LoadedModel``: read, open, probe, warm up."""
+"""From a model file to a ``LoadedModel``: read, open, probe, warm up, replay golden requests."""
 
 import hashlib
 import logging
@@ -10,11 +10,15 @@ from typing import Final
 import numpy as np
 
 from gateway.errors import LoadError
+from gateway.serving.golden import golden_files
 from gateway.serving.lifecycle import State
 from gateway.serving.loaded import LoadedModel
+from gateway.serving.memory import resident_bytes
 from gateway.serving.onnx.graph import Graph, read_graph
+from gateway.serving.onnx.runtime import runtime
 from gateway.serving.onnx.session import OnnxSession, open_session
 from gateway.serving.probe import ProbeResult, probe
+from gateway.serving.replay import replay_golden
 from gateway.serving.samples import Feeds
 from gateway.serving.settings import ModelSettings, TensorSettings
 from gateway.serving.signature import TensorSpec
@@ -37,7 +41,9 @@ def load_model(
     *,
     progress: Progress | None = None,
 ) -> LoadedModel:
-    """Load one model version and prove how it may be batched. Blocks, for seconds or minutes.
+    """Load one model version, prove how it may be batched, and that it answers as it must.
+
+    Blocks, for seconds or minutes.
 
     Called on a loader thread; ONNX Runtime and the hashing release the GIL.
 
@@ -60,13 +66,18 @@ def load_model(
 def _load(
     name: str, version: str, path: Path, settings: ModelSettings, tell: Progress
 ) -> LoadedModel:
+    golden = golden_files(path, settings)
     tell(State.LOADING, "reading the graph")
     shapes = {n: t.shape for n, t in settings.inputs.items() if t.shape is not None}
     graph = read_graph(path, shapes)
     inputs = described("input", graph.inputs, settings.inputs)
     outputs = described("output", graph.outputs, settings.outputs, graph.unshaped)
     digest = digest_of(path, graph.external)
+    # The library itself is no part of the model that happens to be the first.
+    runtime()
+    before = resident_bytes()
     sessions = _open(graph, settings, tell)
+    memory = max(0, resident_bytes() - before)
     samples = sample_file(path, settings)
     tell(State.VALIDATING, "probing how it may be batched")
     result = probe(
@@ -82,6 +93,9 @@ def _load(
     tell(State.WARMING, "warming up")
     # The probe has warmed the first session.
     warm_up(sessions[1:], result, [spec.name for spec in outputs])
+    if golden:
+        tell(State.VALIDATING, f"replaying {len(golden)} golden requests")
+        replay_golden(golden, result.signature, settings, sessions)
     notes = [*result.notes, *_ignored(settings)]
     for note in result.notes:
         log.warning("model %s version %s: %s", name, version, note)
@@ -95,6 +109,8 @@ def _load(
         latency_ns=result.latency_ns,
         notes=tuple(notes),
         digest=digest,
+        memory_bytes=memory,
+        golden_requests=len(golden),
         metadata=graph.metadata,
     )
 

@@ -5,8 +5,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.errors import ConfigError
-from gateway.serving.settings import ModelSettings, TensorSettings, VersionPolicy
+from gateway.serving.settings import (
+    ModelSettings,
+    TensorSettings,
+    ValidationSettings,
+    VersionPolicy,
+)
 from gateway.serving.triton_config import settings_of
+from gateway.setting_types import Size
 from gateway.tables import (
     Check,
     boolean,
@@ -14,6 +20,7 @@ from gateway.tables import (
     list_of,
     number,
     read_table,
+    table,
     table_of,
     text,
     version,
@@ -49,10 +56,10 @@ def read_settings(folder: Path) -> ModelSettings:
 
 def _from_toml(path: Path) -> ModelSettings:
     try:
-        table = tomllib.loads(path.read_text())
+        document = tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
-    values = read_table(table, _FIELDS, f"{path}: ")
+    values = read_table(document, _FIELDS, f"{path}: ")
     if (warmup := values.get("warmup")) is not None:
         values["warmup"] = path.parent / warmup
     return ModelSettings(source=path, **values)
@@ -71,6 +78,20 @@ def _tensor(where: str, value: Any) -> TensorSettings:
     if not isinstance(value, dict):
         raise wrong(where, "a table", value)
     return TensorSettings(**read_table(value, _TENSOR_FIELDS, f"{where}."))
+
+
+def _validation(where: str, value: Any) -> ValidationSettings:
+    chosen = ValidationSettings(**read_table(table(where, value), _VALIDATION_FIELDS, f"{where}."))
+    if chosen.require_golden and not chosen.golden:
+        raise ConfigError(
+            f"{where}: require_golden asks for golden requests and golden = false ignores them;"
+            " remove one of the two"
+        )
+    return chosen
+
+
+def _size(where: str, value: Any) -> int:
+    return _ANY_SIZE.parse(value, where)
 
 
 def _version_policy(where: str, value: Any) -> VersionPolicy:
@@ -96,6 +117,16 @@ _TENSOR_FIELDS: Final[dict[str, Check]] = {
     "datatype": text,
 }
 
+_ANY_SIZE: Final = Size(0, 1 << 50)
+
+_VALIDATION_FIELDS: Final[dict[str, Check]] = {
+    "golden": boolean,
+    "require_golden": boolean,
+    "max_latency_ratio": number,
+    "max_memory_bytes": _size,
+    "require_same_signature": boolean,
+}
+
 #: Every field of ``ModelSettings`` that a file may set, and what its value must be.
 _FIELDS: Final[dict[str, Check]] = {
     "max_batch_size": integer(0),
@@ -115,6 +146,7 @@ _FIELDS: Final[dict[str, Check]] = {
     "inline": boolean,
     "probe": boolean,
     "warmup": text,
+    "validation": _validation,
     "version_policy": _version_policy,
     "model_filename": text,
     "inputs": table_of(_tensor),

@@ -152,10 +152,10 @@ def _values(spec: TensorSpec, axis: int | None, recipe: Recipe, rng: np.random.G
 
 
 def to_datatype(values: Array, datatype: DataType) -> Array:
-    """Floats in a tensor's own form; BF16 is the upper half of the FP32 bits."""
+    """Floats in a tensor's own form; BF16 is the upper half of the FP32 bits, rounded to even."""
     if datatype is BF16:
         bits = np.ascontiguousarray(values, np.float32).reshape(values.shape).view(np.uint32)
-        return (bits >> 16).astype(np.uint16)
+        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
     return values.astype(datatype.numpy)
 
 

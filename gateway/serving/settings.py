@@ -41,6 +41,27 @@ class VersionPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class ValidationSettings:
+    """What a new version must pass before it serves.
+
+    Attributes:
+        golden: whether the golden requests are replayed.
+        require_golden: whether a version without golden requests is refused.
+        max_latency_ratio: most that a run may take, as a multiple of what the serving version
+            takes (geometric means over the batch sizes measured for both); 0 for no limit.
+        max_memory_bytes: most resident memory that opening its sessions may take; 0 for no limit.
+        require_same_signature: whether its inputs and outputs must be those of the serving
+            version.
+    """
+
+    golden: bool = True
+    require_golden: bool = False
+    max_latency_ratio: float = 0.0
+    max_memory_bytes: int = 0
+    require_same_signature: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSettings:
     """The settings of one model. Times are in the unit that the name ends with.
 
@@ -68,6 +89,10 @@ class ModelSettings:
         warmup: a ``.npz`` whose arrays (by input name) are the sample rows of the probe and the
             warm-up; a file of the same name beside a version's model goes before it. ``None``
             makes samples up.
+        golden: the directory of the golden requests for all versions; one of the same name beside
+            a version's model goes before it, file by file. ``None`` for a model without a
+            directory.
+        validation: what a new version must pass.
         model_filename: the model file's name inside a version's directory.
         inputs, outputs: corrections by tensor name.
         source: the file that the settings came from, ``None`` for the defaults.
@@ -91,6 +116,8 @@ class ModelSettings:
     inline: bool | None = None
     probe: bool = True
     warmup: Path | None = None
+    golden: Path | None = None
+    validation: ValidationSettings = ValidationSettings()
     version_policy: VersionPolicy = VersionPolicy()
     model_filename: str = "model.onnx"
     inputs: dict[str, TensorSettings] = field(default_factory=dict)
