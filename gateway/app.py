@@ -105,6 +105,7 @@ class Gateway:
         self.metrics = GatewayMetrics(
             self._sample_server,
             self._sample_versions,
+            self.rollouts.samples,
             states=[state.value for state in State],
             latency_bounds_ns=LATENCY_BOUNDS_NS,
             build={

@@ -26,6 +26,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from gateway.rollout_metrics import ModelSample, RolloutCollector
+
 #: The content type of what ``GatewayMetrics.exposition`` gives.
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -101,12 +103,13 @@ class GatewayMetrics:
         self,
         server: Callable[[], ServerSample],
         versions: Callable[[], Iterable[VersionSample]],
+        rollouts: Callable[[], Iterable[ModelSample]],
         *,
         states: Sequence[str],
         latency_bounds_ns: Sequence[int],
         build: Mapping[str, str],
     ) -> None:
-        """Make the metrics of what the two functions give at scrape time.
+        """Make the metrics of what the three functions give at scrape time.
 
         Args:
             states: every state that a version can have.
@@ -118,6 +121,7 @@ class GatewayMetrics:
         PlatformCollector(registry=self._registry)
         self._registry.register(_ServerCollector(server, build))
         self._registry.register(_VersionCollector(versions, states, latency_bounds_ns))
+        self._registry.register(RolloutCollector(rollouts))
 
     def exposition(self) -> bytes:
         """The metrics in Prometheus' text format, of ``CONTENT_TYPE``."""

@@ -25,6 +25,7 @@ FOUNDATION = frozenset(
         "tables",
         "clock",
         "metrics",
+        "rollout_metrics",
         "logs",
         "protos",
         "__version__",

@@ -4,6 +4,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.metrics import GatewayMetrics, ServerSample, VersionSample
+from gateway.rollout_metrics import CanarySample, ModelSample, ShadowSample
 
 BOUNDS_NS = (1_000_000, 1_000_000_000)
 
@@ -40,6 +41,16 @@ def metrics() -> GatewayMetrics:
     return GatewayMetrics(
         lambda: ServerSample(ready=True, inflight=7, rejected={"unknown_model": 3}),
         lambda: versions,
+        lambda: [
+            ModelSample(
+                model="mlp",
+                serving="1",
+                loads={"ok": 2, "failed": 1},
+                canary=CanarySample(version="2", phase="running", percent=5),
+                shadow=ShadowSample(model="mlp", version="3", requests={"paired": 8}),
+            ),
+            ModelSample(model="bad", serving=""),
+        ],
         states=("READY", "FAILED"),
         latency_bounds_ns=BOUNDS_NS,
         build={"version": "1.2.3"},
@@ -98,6 +109,27 @@ def test_a_counter_is_exposed_under_its_name_in_its_unit(
     if not any(name.startswith(f"onnx_gateway_{word}") for word in of_server):
         labels = {"model": "mlp", "version": "1", **labels}
     assert scrape(metrics)[name, frozenset(labels.items())] == value
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "value"),
+    [
+        ("onnx_gateway_model_serving", {"version": "1"}, 1),
+        ("onnx_gateway_model_loads_total", {"outcome": "ok"}, 2),
+        ("onnx_gateway_model_loads_total", {"outcome": "failed"}, 1),
+        ("onnx_gateway_canary_percent", {"version": "2"}, 5),
+        ("onnx_gateway_canary_phase", {"version": "2", "phase": "running"}, 1),
+        (
+            "onnx_gateway_shadow_requests_total",
+            {"shadow_model": "mlp", "shadow_version": "3", "outcome": "paired"},
+            8,
+        ),
+    ],
+)
+def test_a_rollout_is_exposed(
+    metrics: GatewayMetrics, name: str, labels: dict[str, str], value: float
+) -> None:
+    assert scrape(metrics)[name, frozenset({"model": "mlp", **labels}.items())] == value
 
 
 def test_a_version_without_a_lane_shows_its_state_alone(metrics: GatewayMetrics) -> None:

@@ -1,8 +1,10 @@
 """Takes golden requests from live traffic."""
 
 import asyncio
+from contextlib import suppress
 from typing import Any, Final
 
+from gateway.errors import InvalidTensor
 from gateway.serving.golden import golden_document
 from gateway.types import InferRequest, InferResponse
 
@@ -19,17 +21,16 @@ class GoldenRecorder:
         self._full = asyncio.Event()
 
     def record(self, request: InferRequest, response: InferResponse) -> None:
-        """See ``dispatch.route.Recorder``."""
+        """See ``dispatch.route.Recorder``. What JSON cannot hold is passed over."""
         if len(self._documents) < self._count:
-            self._documents.append(golden_document(request, response))
+            with suppress(InvalidTensor):
+                self._documents.append(golden_document(request, response))
         if len(self._documents) >= self._count:
             self._full.set()
 
     async def wait(self, timeout_s: float) -> list[dict[str, Any]]:
         """The documents once there are enough, or those that there are after ``timeout_s``."""
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._full.wait()
-        except TimeoutError:
-            pass
         return self._documents

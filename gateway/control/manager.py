@@ -79,8 +79,8 @@ class Manager:
         self._held: Counter[tuple[str, str]] = Counter()
         self._started = False
         self._closing = False
-        #: Loads by model and outcome, ``ok`` or ``failed``.
-        self.loads: dict[tuple[str, str], int] = {}
+        #: Loads of versions by model, and by outcome: ``ok`` or ``failed``.
+        self.loads: dict[str, dict[str, int]] = {}
         #: Awaited after each load of a version with its digest, which is empty for a failed one.
         self.noted: Callable[[ModelVersion, str], Awaitable[None]] = _nobody_notes
         #: Awaited once the versions of a model are loaded, before those nobody needs are retired.
@@ -345,8 +345,8 @@ class Manager:
         check_budgets(loaded, serving.loaded if serving else None)
 
     def _count_load(self, name: str, outcome: str) -> None:
-        key = (name, outcome)
-        self.loads[key] = self.loads.get(key, 0) + 1
+        counts = self.loads.setdefault(name, {})
+        counts[outcome] = counts.get(outcome, 0) + 1
 
     async def _load_version(
         self, entry: ModelVersion, path: Path, source: ModelSource

@@ -1,26 +1,22 @@
-"""The verbs by which the traffic of a model changes: each is checked, committed, then applied.
+"""The verbs by which the traffic of a model changes.
 
 A verb first makes sure that what it asks for can be done: the versions that it names are loaded,
 warmed and validated, which may take minutes and may fail, while everything goes on as before. Then
-what is decided and its entry in the journal are committed in one transaction. Only then is the
-route table replaced, in one assignment: a process that dies before the commit comes back with the
-old decision, one that dies after it with the new one.
+it is decided; ``decisions.py`` says how.
 """
 
-import asyncio
-import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
-from gateway.control.canary import CanaryRun, verdict_of
+from gateway.control.canary import verdict_of
+from gateway.control.decisions import Change, Decisions
 from gateway.control.declaration import difference, read_declaration, target
 from gateway.control.golden_recorder import GoldenRecorder
-from gateway.control.journal import Event
 from gateway.control.manager import Manager
-from gateway.control.routing import Routing, Watchers
+from gateway.control.routing import Routing
 from gateway.control.shadowing import Shadowing
 from gateway.control.state_store import StateStore
 from gateway.control.traffic import (
@@ -33,17 +29,11 @@ from gateway.control.traffic import (
     as_table,
     check_labels,
 )
-from gateway.errors import Conflict, GatewayError, ModelNotFound, ModelNotReady
+from gateway.control.trials import Trials
+from gateway.errors import Conflict, ModelNotFound, ModelNotReady
+from gateway.rollout_metrics import CanarySample, ModelSample
 from gateway.serving.lifecycle import State
-from gateway.serving.registry import ModelVersion, Registry
-
-log = logging.getLogger(__name__)
-
-#: Seconds between two looks at a canary.
-LOOK_S: Final = 0.5
-
-#: Who does what follows by itself.
-ITSELF: Final = "gateway"
+from gateway.serving.registry import Registry
 
 
 class Rollouts:
@@ -75,40 +65,20 @@ class Rollouts:
         self._routing = routing
         self._registry = registry
         self._store = store
-        self._clock = clock
-        self._fault = fault or _no_fault
-        self._locks: dict[str, asyncio.Lock] = {}
-        self._canaries: dict[str, CanaryRun] = {}
-        self._shadows: dict[str, Shadowing] = {}
-        self._recorders: dict[ModelVersion, GoldenRecorder] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._committed: dict[str, ModelTraffic] = {}
-        self._watching: asyncio.Task[None] | None = None
-        routing.watchers = self._watchers
-        manager.noted = self._note_load
-        manager.settled = self._settle
-
-    # -- the process's own life ---------------------------------------------------------------
+        self._decisions = Decisions(manager, routing, registry, store, fault)
+        self._trials = Trials(self._decisions, clock)
+        #: Look at a model's canary now; it is looked at now and then anyway.
+        self.look = self._trials.look
 
     async def open(self) -> None:
-        """Take up what was decided before. Before anything is loaded."""
-        await self._store.open()
-        self._committed = await self._store.load()
-        self._routing.decide(self._committed)
-        self._watching = asyncio.get_running_loop().create_task(self._watch())
+        """Take up what was decided before. To be called before anything is loaded."""
+        await self._decisions.open()
+        self._trials.start()
 
     async def close(self) -> None:
-        """End what runs; what is decided stays."""
-        if self._watching is not None:
-            self._watching.cancel()
-        for run in self._canaries.values():
-            run.close()
-        self._canaries.clear()
-        await asyncio.gather(*(shadowing.close() for shadowing in self._shadows.values()))
-        self._shadows.clear()
-        while self._tasks:
-            await asyncio.wait(self._tasks)
-        await self._store.close()
+        """End what is at work; what is decided stays."""
+        await self._trials.close()
+        await self._decisions.close()
 
     # -- who serves ---------------------------------------------------------------------------
 
@@ -291,7 +261,7 @@ class Rollouts:
         canary = self._routing.traffic(model).canary
         if canary is None:
             raise ModelNotFound(f"model '{model}' has had no canary")
-        run = self._canaries.get(model)
+        run = self._trials.canaries.get(model)
         return verdict_of(model, canary, self._serving(model), run.report() if run else None)
 
     # -- shadow -------------------------------------------------------------------------------
@@ -345,7 +315,7 @@ class Rollouts:
 
     def _shadowing(self, model: str) -> Shadowing:
         self._check_known(model)
-        shadowing = self._shadows.get(model)
+        shadowing = self._trials.shadows.get(model)
         if shadowing is None:
             if self._routing.traffic(model).shadow is not None:
                 raise ModelNotReady(f"the shadow of model '{model}' is not loaded yet")
@@ -356,14 +326,14 @@ class Rollouts:
 
     async def load(self, model: str, *, by: str, reason: str = "") -> None:
         """Load the model as its repository holds it now; see ``Manager.load``."""
-        async with self._change(model, "load", "", by, reason, known=False) as change:
+        async with self._decisions.change(model, "load", "", by, reason) as change:
             await self._manager.load(model)
             await change.take_turn()
             await change.commit(replace(self._routing.traffic(model), loaded=True))
 
     async def unload(self, model: str, *, by: str, reason: str = "") -> None:
         """Take the model out of service; see ``Manager.unload``. What is decided of it is kept."""
-        async with self._change(model, "unload", "", by, reason, known=False) as change:
+        async with self._decisions.change(model, "unload", "", by, reason) as change:
             await change.take_turn()
             self._manager.check_can_unload(model)
             traffic = self._routing.traffic(model)
@@ -446,7 +416,26 @@ class Rollouts:
 
     def statuses(self) -> list[dict[str, Any]]:
         """The status of every model."""
-        return [self.status(name) for name in sorted(self._known())]
+        return [self.status(name) for name in sorted(self._decisions.known_models())]
+
+    def samples(self) -> list[ModelSample]:
+        """Every model as it stands, for the metrics."""
+        return [self._sample(name) for name in sorted(self._decisions.known_models())]
+
+    def _sample(self, model: str) -> ModelSample:
+        canary = self._routing.traffic(model).canary
+        shadowing = self._trials.shadows.get(model)
+        return ModelSample(
+            model=model,
+            serving=self._serving(model),
+            loads=self._manager.loads.get(model, {}),
+            canary=CanarySample(
+                version=canary.plan.version, phase=str(canary.phase), percent=canary.percent
+            )
+            if canary
+            else None,
+            shadow=shadowing.sample() if shadowing else None,
+        )
 
     async def history(
         self, model: str = "", *, limit: int = 100, before: int = 0
@@ -478,277 +467,33 @@ class Rollouts:
             entry = self._registry.get(model, self.meant(model, version))
         if entry is None or entry.state is not State.READY:
             raise ModelNotReady(f"model '{model}' has no such version that serves: '{version}'")
-        if entry in self._recorders:
+        if entry in self._trials.recorders:
             raise Conflict(f"requests of {entry.label} are being recorded already")
-        recorder = self._recorders[entry] = GoldenRecorder(count)
+        recorder = self._trials.recorders[entry] = GoldenRecorder(count)
         self._routing.publish()
         try:
             return await recorder.wait(timeout_s)
         finally:
-            del self._recorders[entry]
+            del self._trials.recorders[entry]
             self._routing.publish()
-
-    # -- how a change is made -----------------------------------------------------------------
-
-    @asynccontextmanager
-    async def _change(
-        self, model: str, verb: str, version: str, by: str, reason: str, *, known: bool = True
-    ) -> AsyncIterator["_Change"]:
-        if known:
-            self._check_known(model)
-        change = _Change(self, model, verb, version, by, reason)
-        try:
-            yield change
-        except GatewayError as error:
-            if known or model in self._known():
-                refused = isinstance(error, Conflict | ModelNotFound)
-                outcome = "refused" if refused else "failed"
-                try:
-                    await self._store.append(change.event(outcome=outcome, reason=str(error)))
-                except GatewayError:
-                    # It may be the journal itself that failed; the caller is owed the first error.
-                    log.exception("the journal has no entry of a %s %s", outcome, verb)
-            raise
-        finally:
-            change.leave()
-
-    def _lock(self, model: str) -> asyncio.Lock:
-        return self._locks.setdefault(model, asyncio.Lock())
-
-    async def _commit(self, model: str, after: ModelTraffic, event: Event) -> None:
-        """Commit a decision, then route by it; once begun, it is not given up half-way."""
-        task = self._task(self._commit_whole(model, after, event))
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            # The turn is kept until it is over: the next verb builds on what this one decided.
-            await asyncio.wait([task])
-            raise
-
-    async def _commit_whole(self, model: str, after: ModelTraffic, event: Event) -> None:
-        self._fault(f"{event.verb}: decided")
-        await self._store.commit({model: after}, event)
-        self._fault(f"{event.verb}: committed")
-        self._committed[model] = after
-        self._routing.decide({model: after})
-        self._fault(f"{event.verb}: applied")
-        self._manager.release(model)
-        if after.shadow is not None and after.shadow.model:
-            self._manager.release(after.shadow.model)
-
-    def _task(self, work: Awaitable[None]) -> "asyncio.Task[None]":
-        async def run() -> None:
-            await work
-
-        task = asyncio.get_running_loop().create_task(run())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    async def _note_load(self, entry: ModelVersion, digest: str) -> None:
-        failed = entry.state is State.FAILED
-        self._fault("load: failed" if failed else "load: serves")
-        await self._store.append(
-            Event(
-                by=ITSELF,
-                verb="load_version",
-                model=entry.name,
-                version=entry.version,
-                outcome="failed" if failed else "ok",
-                reason=entry.reason,
-                digest=digest,
-            )
-        )
-
-    async def _settle(self, model: str) -> None:
-        """Remember what has followed from a load by itself: the latest version is another one."""
-        traffic = self._routing.traffic(model)
-        if traffic == self._committed.get(model, ModelTraffic()):
-            return
-        serving = self._serving(model)
-        event = Event(by=ITSELF, verb="follow", model=model, version=serving)
-        await self._store.commit({model: traffic}, event)
-        self._committed[model] = traffic
-
-    # -- what follows by itself ---------------------------------------------------------------
-
-    async def _watch(self) -> None:
-        """Look at the canaries now and then, and do what follows."""
-        while True:
-            await asyncio.sleep(LOOK_S)
-            for model in list(self._canaries):
-                try:
-                    await self.look(model)
-                except Exception:
-                    log.exception("the canary of model '%s' could not be moved", model)
-
-    async def look(self, model: str) -> None:
-        """Look at the model's canary, and do what follows from what it has seen."""
-        run = self._canaries.get(model)
-        async with self._lock(model):
-            traffic = self._routing.traffic(model)
-            canary = traffic.running_canary
-            if run is None or canary is None or self._canaries.get(model) is not run:
-                return
-            after = run.look(canary, self._clock())
-            if after is canary:
-                return
-            verb = {
-                CanaryPhase.ROLLED_BACK: "canary_rollback",
-                CanaryPhase.PROMOTED: "canary_promote",
-            }.get(after.phase, "canary_step")
-            changed = replace(traffic, canary=after)
-            if after.phase is CanaryPhase.PROMOTED:
-                changed = changed.with_stable(
-                    after.plan.version, self._serving(model), self._routing.keep_previous
-                )
-            log.log(
-                logging.WARNING if after.phase is CanaryPhase.ROLLED_BACK else logging.INFO,
-                "the canary of model '%s', version '%s', is %s at %g %%%s",
-                model,
-                after.plan.version,
-                after.phase,
-                after.percent,
-                f": {after.reason}" if after.reason else "",
-            )
-            event = Event(
-                by=ITSELF,
-                verb=verb,
-                model=model,
-                version=after.plan.version,
-                reason=after.reason or f"step {after.step + 1}: {after.percent:g} %",
-                before=as_table(traffic),
-                after=as_table(changed),
-            )
-            await self._commit(model, changed, event)
-
-    def _watchers(self) -> Watchers:
-        """Bring canaries and shadows to what is decided and loaded, for a new route table."""
-        for model in {*self._routing.decided(), *self._canaries, *self._shadows}:
-            self._sync_canary(model)
-            self._sync_shadow(model)
-        return Watchers(
-            {shadowing.primary: shadowing.mirror for shadowing in self._shadows.values()},
-            {entry: recorder.record for entry, recorder in self._recorders.items()},
-        )
-
-    def _sync_canary(self, model: str) -> None:
-        canary = self._routing.traffic(model).running_canary
-        run = self._canaries.get(model)
-        stable = self._routing.default(model)
-        candidate = canary and self._ready(model, canary.plan.version)
-        if run is not None and (
-            canary is None
-            or run.plan != canary.plan
-            or run.stable is not stable
-            or run.candidate is not candidate
-        ):
-            run.close()
-            del self._canaries[model]
-            run = None
-        if run is None and canary is not None and stable and candidate:
-            self._canaries[model] = CanaryRun(canary, stable, candidate, self._clock())
-
-    def _sync_shadow(self, model: str) -> None:
-        plan = self._routing.traffic(model).shadow
-        shadowing = self._shadows.get(model)
-        primary = self._routing.default(model)
-        shadow = plan and self._ready(plan.model or model, plan.version)
-        if shadowing is not None and (
-            shadowing.plan != plan
-            or shadowing.primary is not primary
-            or shadowing.shadow is not shadow
-        ):
-            del self._shadows[model]
-            self._task(shadowing.close())
-            shadowing = None
-        if shadowing is None and plan and primary and shadow and primary is not shadow:
-            try:
-                self._shadows[model] = Shadowing(plan, primary, shadow)
-            except Conflict as error:
-                log.warning("model '%s' is not shadowed: %s", model, error)
 
     # -- helpers ------------------------------------------------------------------------------
 
-    def _known(self) -> set[str]:
-        return {*self._registry.names(), *self._manager.unloaded_models()}
+    @asynccontextmanager
+    async def _change(
+        self, model: str, verb: str, version: str, by: str, reason: str
+    ) -> AsyncIterator[Change]:
+        self._check_known(model)
+        async with self._decisions.change(model, verb, version, by, reason) as change:
+            yield change
 
     def _check_known(self, model: str) -> None:
-        if model not in self._known():
-            known = ", ".join(sorted(self._known())) or "none"
-            raise ModelNotFound(f"unknown model '{model}'; known are {known}")
+        known = self._decisions.known_models()
+        if model not in known:
+            raise ModelNotFound(
+                f"unknown model '{model}'; known are {', '.join(sorted(known)) or 'none'}"
+            )
 
     def _serving(self, model: str) -> str:
         default = self._routing.default(model)
         return default.version if default else ""
-
-    def _ready(self, model: str, version: str) -> ModelVersion | None:
-        entry = self._registry.get(model, version)
-        return entry if entry is not None and entry.state is State.READY else None
-
-
-class _Change:
-    """One verb on its way: what it holds, and what the journal will say of it."""
-
-    def __init__(
-        self, rollouts: Rollouts, model: str, verb: str, version: str, by: str, reason: str
-    ) -> None:
-        self.version = version
-        self._rollouts = rollouts
-        self._model = model
-        self._verb = verb
-        self._by = by
-        self._reason = reason
-        self._holds: list[Any] = []
-        self._has_turn = False
-
-    async def load(self, version: str, model: str = "") -> ModelVersion:
-        """See to it that ``version`` serves, and goes on to until this change is over."""
-        manager = self._rollouts._manager
-        hold = manager.holding(model or self._model, version)
-        hold.__enter__()
-        self._holds.append(hold)
-        self._rollouts._fault(f"{self._verb}: loading")
-        entry = await manager.ensure(model or self._model, version)
-        self._rollouts._fault(f"{self._verb}: loaded")
-        return entry
-
-    async def take_turn(self) -> None:
-        """Wait for other verbs about this model; nothing else changes its traffic from then on."""
-        await self._rollouts._lock(self._model).acquire()
-        self._has_turn = True
-
-    async def commit(self, after: ModelTraffic) -> None:
-        """Make ``after`` what is decided."""
-        before = self._rollouts._routing.traffic(self._model)
-        event = self.event(before=as_table(before), after=as_table(after))
-        await self._rollouts._commit(self._model, after, event)
-
-    def event(self, **more: Any) -> Event:
-        """What the journal says."""
-        entry = self._rollouts._registry.get(self._model, self.version)
-        digest = entry.lane.loaded.digest if entry is not None and entry.lane else ""
-        return Event(
-            **{
-                "by": self._by,
-                "verb": self._verb,
-                "model": self._model,
-                "version": self.version,
-                "reason": self._reason,
-                "digest": digest,
-                **more,
-            }
-        )
-
-    def leave(self) -> None:
-        """Let go of what was held."""
-        if self._has_turn:
-            self._rollouts._lock(self._model).release()
-        for hold in self._holds:
-            hold.__exit__(None, None, None)
-        if self._holds:
-            self._rollouts._manager.release(self._model)
-
-
-def _no_fault(point: str) -> None:
-    """Where nothing is to fail."""

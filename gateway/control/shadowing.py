@@ -13,6 +13,7 @@ from gateway.dispatch.mirror import Mirror, Pair, Side
 from gateway.dispatch.pace import Pace, load_now
 from gateway.errors import Conflict
 from gateway.evidence import pairs as evidence
+from gateway.rollout_metrics import ShadowSample
 from gateway.serving.binder import Layout
 from gateway.serving.lane import Lane, stand_back
 from gateway.serving.registry import ModelVersion
@@ -109,6 +110,21 @@ class Shadowing:
             },
             **compared,
         }
+
+    def sample(self) -> ShadowSample:
+        """What became of each request, for the metrics."""
+        mirror = self.mirror
+        skipped = {f"skipped_{reason}": count for reason, count in sorted(mirror.skipped.items())}
+        return ShadowSample(
+            model=self.shadow.name,
+            version=self.shadow.version,
+            requests={
+                "sampled_out": mirror.sampled_out,
+                **skipped,
+                "paired": mirror.paired_count,
+                "cancelled": mirror.cancelled_pairs,
+            },
+        )
 
     async def worst(self) -> list[dict[str, Any]]:
         """The pairs that disagree most: inputs and both outputs as tensors of the protocol."""

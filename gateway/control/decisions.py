@@ -1,0 +1,235 @@
+"""How a change of traffic is made: what it needs is loaded, then it is committed, then it holds.
+
+What is decided and its entry in the journal are committed in one transaction, and only then is the
+route table replaced, in one assignment: a process that dies before the commit comes back with the
+old decision, one that dies after it with the new one.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager
+from typing import Any, Final
+
+from gateway.control.journal import Event
+from gateway.control.manager import Manager
+from gateway.control.routing import Routing
+from gateway.control.state_store import StateStore
+from gateway.control.traffic import ModelTraffic, as_table
+from gateway.errors import Conflict, GatewayError, ModelNotFound
+from gateway.serving.lifecycle import State
+from gateway.serving.registry import ModelVersion, Registry
+
+log = logging.getLogger(__name__)
+
+#: Who does what follows by itself, in the journal.
+ITSELF: Final = "gateway"
+
+
+class Decisions:
+    """Makes changes, one after the other for each model. For the event loop's thread only."""
+
+    def __init__(
+        self,
+        manager: Manager,
+        routing: Routing,
+        registry: Registry,
+        store: StateStore,
+        fault: Callable[[str], None] | None = None,
+    ) -> None:
+        """Make changes to ``routing``, of versions that ``manager`` loads.
+
+        Args:
+            fault: called with the name of each point at which a process might die; for tests.
+        """
+        self.manager: Final = manager
+        self.routing: Final = routing
+        self.registry: Final = registry
+        self.store: Final = store
+        self.fault: Final = fault or _no_fault
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._committed: dict[str, ModelTraffic] = {}
+        manager.noted = self._note_load
+        manager.settled = self._settle
+
+    async def open(self) -> None:
+        """Take up what was decided before."""
+        await self.store.open()
+        self._committed = await self.store.load()
+        self.routing.decide(self._committed)
+
+    async def close(self) -> None:
+        """Finish what was begun."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        await self.store.close()
+
+    def known_models(self) -> set[str]:
+        """Every model that is loaded, or that a repository holds."""
+        return {*self.registry.names(), *self.manager.unloaded_models()}
+
+    def turn(self, model: str) -> asyncio.Lock:
+        """Whoever holds this is the only one to change the model's traffic."""
+        return self._locks.setdefault(model, asyncio.Lock())
+
+    @asynccontextmanager
+    async def change(
+        self, model: str, verb: str, version: str, by: str, reason: str
+    ) -> AsyncIterator["Change"]:
+        """Make a change within the block; an error that ends it is written to the journal."""
+        change = Change(self, model, verb, version, by, reason)
+        try:
+            yield change
+        except GatewayError as error:
+            if model in self.known_models():
+                await self._note_error(change, error)
+            raise
+        finally:
+            change.leave()
+
+    async def commit(self, model: str, after: ModelTraffic, event: Event) -> None:
+        """Commit a decision, then route by it; once begun, it is not given up half-way.
+
+        Raises:
+            StateUnavailable: it cannot be written; nothing has changed.
+        """
+        task = self.begin(self._commit(model, after, event))
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            # The turn is kept until it is over: the next verb builds on what this one decided.
+            await asyncio.wait([task])
+            raise
+
+    def begin(self, work: Awaitable[None]) -> "asyncio.Task[None]":
+        """Have ``work`` done, whoever waits for it; ``close`` waits."""
+
+        async def run() -> None:
+            await work
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _commit(self, model: str, after: ModelTraffic, event: Event) -> None:
+        self.fault(f"{event.verb}: decided")
+        await self.store.commit({model: after}, event)
+        self.fault(f"{event.verb}: committed")
+        self._committed[model] = after
+        before = self.routing.traffic(model)
+        self.routing.decide({model: after})
+        self.fault(f"{event.verb}: applied")
+        self.manager.release(model)
+        if before.shadow is not None and before.shadow.model:
+            self.manager.release(before.shadow.model)
+
+    async def _note_error(self, change: "Change", error: GatewayError) -> None:
+        refused = isinstance(error, Conflict | ModelNotFound)
+        event = change.event(outcome="refused" if refused else "failed", reason=str(error))
+        try:
+            await self.store.append(event)
+        except GatewayError:
+            # It may be the journal itself that failed; the caller is owed the first error.
+            log.exception("the journal has no entry of a %s of model '%s'", event.verb, event.model)
+
+    async def _note_load(self, entry: ModelVersion, digest: str) -> None:
+        failed = entry.state is State.FAILED
+        self.fault("load: failed" if failed else "load: serves")
+        await self.store.append(
+            Event(
+                by=ITSELF,
+                verb="load_version",
+                model=entry.name,
+                version=entry.version,
+                outcome="failed" if failed else "ok",
+                reason=entry.reason,
+                digest=digest,
+            )
+        )
+
+    async def _settle(self, model: str) -> None:
+        """Remember what has followed from a load by itself: the latest version is another one."""
+        async with self.turn(model):
+            before, after = self._committed.get(model, ModelTraffic()), self.routing.traffic(model)
+            if after == before:
+                return
+            default = self.routing.default(model)
+            event = Event(
+                by=ITSELF,
+                verb="follow",
+                model=model,
+                version=default.version if default else "",
+                before=as_table(before),
+                after=as_table(after),
+            )
+            await self.store.commit({model: after}, event)
+            self._committed[model] = after
+
+
+class Change:
+    """One change on its way: what it holds, and what the journal will say of it."""
+
+    def __init__(
+        self, decisions: Decisions, model: str, verb: str, version: str, by: str, reason: str
+    ) -> None:
+        self.version = version
+        self._decisions = decisions
+        self._model = model
+        self._verb = verb
+        self._by = by
+        self._reason = reason
+        self._holds: list[tuple[str, AbstractContextManager[None]]] = []
+        self._has_turn = False
+
+    async def load(self, version: str, model: str = "") -> ModelVersion:
+        """See to it that ``version`` serves, and goes on to until this change is over.
+
+        Before ``take_turn``, because it may take minutes. Raises as ``Manager.ensure`` does.
+        """
+        manager, of = self._decisions.manager, model or self._model
+        hold = manager.holding(of, version)
+        hold.__enter__()
+        self._holds.append((of, hold))
+        self._decisions.fault(f"{self._verb}: loading")
+        entry = await manager.ensure(of, version)
+        self._decisions.fault(f"{self._verb}: loaded")
+        return entry
+
+    async def take_turn(self) -> None:
+        """Wait for other changes of this model; until this one is over, there are none."""
+        await self._decisions.turn(self._model).acquire()
+        self._has_turn = True
+
+    async def commit(self, after: ModelTraffic) -> None:
+        """Make ``after`` what is decided. Raises as ``Decisions.commit`` does."""
+        before = self._decisions.routing.traffic(self._model)
+        event = self.event(before=as_table(before), after=as_table(after))
+        await self._decisions.commit(self._model, after, event)
+
+    def event(self, **more: Any) -> Event:
+        """What the journal says."""
+        entry = self._decisions.registry.get(self._model, self.version)
+        values: Mapping[str, Any] = {
+            "by": self._by,
+            "verb": self._verb,
+            "model": self._model,
+            "version": self.version,
+            "reason": self._reason,
+            "digest": entry.lane.loaded.digest if entry is not None and entry.lane else "",
+        }
+        return Event(**{**values, **more})
+
+    def leave(self) -> None:
+        """Let go of what was held."""
+        if self._has_turn:
+            self._decisions.turn(self._model).release()
+        for _, hold in self._holds:
+            hold.__exit__(None, None, None)
+        for model, _ in self._holds:
+            self._decisions.manager.release(model)
+
+
+def _no_fault(point: str) -> None:
+    """Where nothing is to fail."""
