@@ -102,7 +102,7 @@ def read_golden(path: Path, signature: Signature | None = None) -> GoldenRequest
     except ConfigError as error:
         raise LoadError(str(error)) from error
     except OSError as error:
-        raise LoadError(f"{path} cannot be read: {error.strerror}") from error
+        raise LoadError(f"{path} cannot be read: {error.strerror or error}") from error
     return golden
 
 

@@ -114,9 +114,10 @@ def _holds(datatype: DataType, value: Any) -> bool:
     if datatype is BOOL:
         return type(value) in (bool, int) and value in (0, 1)
     if datatype.name in _LARGEST:
-        if type(value) in (int, float):
-            return abs(value) <= _LARGEST[datatype.name] or not math.isfinite(value)
-        return value in _NOT_FINITE
+        # Not by isfinite alone: it refuses a whole number that is too large for a float.
+        if type(value) in (int, float) and abs(value) <= _LARGEST[datatype.name]:
+            return True
+        return value in _NOT_FINITE or (type(value) is float and not math.isfinite(value))
     limits = np.iinfo(datatype.numpy)
     return type(value) is int and limits.min <= value <= limits.max
 

@@ -96,6 +96,15 @@ def test_sample_rows_are_found_by_name(tmp_path: Path) -> None:
     assert Repository(tmp_path).scan()["m"].settings.warmup == tmp_path / "m/warmup.npz"
 
 
+def test_golden_requests_lie_in_a_models_directory_and_a_bare_model_has_none(
+    tmp_path: Path,
+) -> None:
+    put(tmp_path, "m/1/model.onnx", "bare.onnx", "golden/a.json")
+    found = Repository(tmp_path).scan()
+    assert found["m"].settings.golden == tmp_path / "m/golden"
+    assert found["bare"].settings.golden is None
+
+
 def test_a_bad_model_harms_no_other(tmp_path: Path) -> None:
     put(tmp_path, "good/1/model.onnx", "wrong/1/model.onnx")
     put(tmp_path, "wrong/model.toml", content="max_batch = 1")

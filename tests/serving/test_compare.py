@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from gateway.serving.compare import batch_axes, difference
+from gateway.serving.compare import Deviation, batch_axes, deviation, difference
 from gateway.serving.samples import to_datatype
-from gateway.types import BF16, BYTES, FP16, FP32, INT64, DataType
+from gateway.types import BF16, BOOL, BYTES, FP16, FP32, FP64, INT64, UINT64, DataType
 
 FLOATS = arrays.arrays(np.float32, st.integers(1, 20), elements=st.floats(-1e6, 1e6, width=32))
 
@@ -61,3 +61,52 @@ def test_no_axis_grew() -> None:
     assert batch_axes((1, 4), (1, 4), 3) == set()
     assert batch_axes((1, 4), (3, 5), 3) == set()
     assert batch_axes((2, 4), (6, 4), 3) == set()
+
+
+@given(FLOATS)
+def test_equal_results_do_not_deviate(values: np.ndarray) -> None:
+    assert deviation(values, values.copy(), FP32, 0.0, 0.0) is None
+
+
+@given(
+    st.floats(-1e6, 1e6), st.floats(-1e6, 1e6), st.floats(0, 1), st.floats(0, 10), st.integers(0, 4)
+)
+def test_a_float_deviates_beyond_its_bounds_alone(
+    expected: float, given_: float, relative: float, absolute: float, place: int
+) -> None:
+    wanted = np.zeros((2, 5))
+    got = wanted.copy()
+    wanted[1, place], got[1, place] = expected, given_
+    found = deviation(wanted, got, FP64, relative, absolute)
+    off = abs(expected - given_)
+    assert (found is None) == (off <= absolute + relative * abs(expected))
+    if found is not None:
+        assert found == Deviation(1, off, (1, place), expected, given_)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "expected", "given_", "found"),
+    [
+        (FP32, np.nan, np.nan, None),
+        (FP32, np.inf, np.inf, None),
+        (FP32, np.inf, -np.inf, Deviation(1, np.inf, (), np.inf, -np.inf)),
+        (FP32, np.inf, 1, Deviation(1, np.inf, (), np.inf, 1.0)),
+        (FP32, 1, np.inf, Deviation(1, np.inf, (), 1.0, np.inf)),
+        (INT64, 5, 2, Deviation(1, 3.0, (), 5, 2)),
+        (UINT64, 2**64 - 1, 2**64 - 1, None),
+        (BOOL, True, False, Deviation(1, None, (), True, False)),
+        (BYTES, "a", "b", Deviation(1, None, (), "a", "b")),
+        (BF16, 0x3F80, 0x4000, None),
+        (BF16, 0x3F80, 0x4080, Deviation(1, 3.0, (), 1.0, 4.0)),
+    ],
+)
+def test_a_scalar_deviates(
+    datatype: DataType, expected: object, given_: object, found: Deviation | None
+) -> None:
+    wanted, got = (np.array(scalar, datatype.numpy) for scalar in (expected, given_))
+    assert deviation(wanted, got, datatype, 1.0, 1.0) == found
+
+
+def test_every_element_that_deviates_is_counted() -> None:
+    found = deviation(np.arange(6).reshape(2, 3), np.full((2, 3), 2), INT64, 1.0, 1.0)
+    assert found == Deviation(5, 3.0, (0, 0), 0, 2)

@@ -6,7 +6,12 @@ import pytest
 
 from gateway.errors import ConfigError, GatewayError, LoadError
 from gateway.serving.model_config import read_settings
-from gateway.serving.settings import ModelSettings, TensorSettings, VersionPolicy
+from gateway.serving.settings import (
+    ModelSettings,
+    TensorSettings,
+    ValidationSettings,
+    VersionPolicy,
+)
 
 
 @pytest.fixture
@@ -52,6 +57,12 @@ def test_every_field_can_be_set_in_toml(folder: Path) -> None:
         warmup = "rows.npz"
         version_policy = { specific = ["1", 2] }
         model_filename = "net.onnx"
+        [validation]
+        golden = true
+        require_golden = true
+        max_latency_ratio = 1.5
+        max_memory_bytes = "512MB"
+        require_same_signature = true
         [provider_options.CUDAExecutionProvider]
         use_tf32 = false
         gpu_mem_limit = 1024
@@ -83,6 +94,13 @@ def test_every_field_can_be_set_in_toml(folder: Path) -> None:
         warmup=folder / "rows.npz",
         version_policy=VersionPolicy(latest=None, specific=("1", "2")),
         model_filename="net.onnx",
+        validation=ValidationSettings(
+            golden=True,
+            require_golden=True,
+            max_latency_ratio=1.5,
+            max_memory_bytes=512_000_000,
+            require_same_signature=True,
+        ),
         inputs={"state": TensorSettings(batch_axis=1, shape=(2, -1, 128), datatype="FP32")},
         outputs={"y": TensorSettings(labels=("a", "b"))},
         source=folder / "model.toml",
@@ -126,6 +144,13 @@ def test_version_policies(folder: Path, text: str, policy: VersionPolicy) -> Non
         ("[provider_options.X]\na = []", "must be text, a number or a boolean, not []"),
         ("version_policy = 'some'", 'must be "all", { latest = N }'),
         ("version_policy = { specific = [] }", "must be a list of at least one version"),
+        ("validation = true", "validation must be a table, not True"),
+        ("[validation]\nmax_memory_bytes = 'lots'", "validation.max_memory_bytes: expected a size"),
+        ("[validation]\nmax_latency = 2", "did you mean 'max_latency_ratio'?"),
+        (
+            "[validation]\ngolden = false\nrequire_golden = true",
+            "validation: require_golden asks for golden requests and golden = false ignores them",
+        ),
         ("max_batch_size = ", "is not valid TOML"),
     ],
 )
