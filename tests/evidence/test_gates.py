@@ -139,11 +139,33 @@ def test_a_busier_hour_is_not_held_against_the_version_that_has_more_of_it() -> 
     evidence.next_step()
     feed(evidence, False, 1_200, errors=240)
     feed(evidence, True, 3_600, errors=720)
+    stable, candidate = evidence.counts(False), evidence.counts(True)
+    assert candidate.errors / candidate.requests - stable.errors / stable.requests > 0.14
     errors = gate(evidence.verdict(), "errors")
-    assert errors.candidate - errors.stable > 0.14
-    assert errors.difference == pytest.approx(0, abs=1e-3)
+    assert (errors.step, errors.stable, errors.candidate) == (1, 0.2, 0.2)
     assert not evidence.failing()
     assert errors.verdict is not Verdict.FAIL
+
+
+def test_the_last_step_passes_not_one_before_it() -> None:
+    evidence = evidence_of(steps=2)
+    feed(evidence, False, 20_000)
+    feed(evidence, True, 20_000)
+    assert evidence.verdict().verdict is Verdict.PASS
+    evidence.next_step()
+    feed(evidence, False, 10)
+    feed(evidence, True, 10)
+    assert evidence.verdict().verdict is Verdict.INCONCLUSIVE
+
+
+def test_a_last_step_that_leaves_the_stable_version_nothing_is_judged_by_the_one_before() -> None:
+    evidence = evidence_of(steps=2)
+    feed(evidence, False, 20_000)
+    feed(evidence, True, 20_000)
+    evidence.next_step()
+    feed(evidence, True, 1_000)
+    assert {result.step for result in evidence.verdict().gates} == {0}
+    assert evidence.verdict().verdict is Verdict.PASS
 
 
 def test_a_step_that_failed_stays_failed() -> None:
@@ -152,7 +174,11 @@ def test_a_step_that_failed_stays_failed() -> None:
     feed(evidence, True, 500, errors=200)
     assert evidence.failing()
     evidence.next_step()
+    feed(evidence, False, 20_000)
+    feed(evidence, True, 20_000)
+    assert not evidence.failing()
     assert evidence.verdict().verdict is Verdict.FAIL
+    assert gate(evidence.verdict(), "errors").step == 0
 
 
 def test_no_more_steps_than_alpha_was_divided_for() -> None:
@@ -167,7 +193,7 @@ def test_counts_are_over_all_steps() -> None:
     evidence.next_step()
     feed(evidence, False, 8)
     feed(evidence, True, 10, errors=1, slow=4)
-    evidence.add(True, NOTHING, [np.zeros((0, CLASSES), np.float32)], errors=5)
+    evidence.add(True, NOTHING, [], errors=5)
     counts = evidence.counts(candidate=True)
     assert (counts.requests, counts.errors, counts.answered, counts.slow) == (25, 8, 17, 7)
     assert int(counts.categories[0].sum()) == 9  # its first 8 came before any stable row
