@@ -34,26 +34,15 @@ class Comparisons:
         return above | exceeds(candidate, of_candidate, stable, of_stable, limit, self.alpha)
 
     def bounds(self) -> tuple[Floats, Floats]:
-        """What each difference lies between: in every step's interval, so in what these share."""
+        """What each difference surely lies between, ``[step, comparison]``."""
         (stable, candidate), (of_stable, of_candidate) = self.hits, self.trials
-        lows, highs = difference_bounds(stable, of_stable, candidate, of_candidate, self.alpha)
-        low, high = lows.max(axis=0), highs.min(axis=0)
+        low, high = difference_bounds(stable, of_stable, candidate, of_candidate, self.alpha)
         return (
             np.where(self.either_way, np.maximum(np.maximum(low, -high), 0.0), low),
             np.where(self.either_way, np.maximum(high, -low), high),
         )
 
     def shares(self) -> Floats:
-        """Each arm's shares over all steps, ``[arm, comparison]``; 0 of no trials."""
-        shares: Floats = self.hits.sum(axis=1) / np.maximum(self.trials.sum(axis=1), 1)
+        """The shares, ``[arm, step, comparison]``; 0 of no trials."""
+        shares: Floats = self.hits / np.maximum(self.trials, 1)
         return shares
-
-    def differences(self) -> Floats:
-        """Mean of the steps' differences, weighted as N. Mantel and W. Haenszel did (1959)."""
-        of_stable, of_candidate = self.trials
-        weights = of_stable * of_candidate / np.maximum(of_stable + of_candidate, 1)
-        stable, candidate = self.hits / np.maximum(self.trials, 1)
-        total = weights.sum(axis=0)
-        mean = (weights * (candidate - stable)).sum(axis=0) / np.where(total > 0, total, 1)
-        result: Floats = np.where(self.either_way, np.abs(mean), mean)
-        return result

@@ -42,7 +42,11 @@ def proportion_bounds(
     hits, trials, alpha = _floats(successes, trials, alpha)
     misses = trials - hits
     bar = -np.log(alpha) - _log_mixture(hits, misses)
-    return _lower_proportion(hits, misses, bar), 1.0 - _lower_proportion(misses, hits, bar)
+    # The upper bound is 1 minus the lower one of the misses; both are found in one go.
+    low, low_of_misses = _lower_proportion(
+        np.stack([hits, misses]), np.stack([misses, hits]), np.stack([bar, bar])
+    )
+    return low, 1.0 - low_of_misses
 
 
 def difference_bounds(

@@ -5,6 +5,7 @@ after every batch, and acted on. Alpha is divided over everything that is looked
 output gate's part over its categories, and over the steps of the canary. Steps are compared each
 by itself, because the split of the traffic changes between them: sums over steps would compare
 the candidate's later traffic with the stable version's earlier, and hold a busier hour against it.
+A step that failed stays failed; what passes is the last one, where the candidate has most traffic.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.evidence.comparisons import Comparisons
+from gateway.evidence.confidence import Floats
 from gateway.evidence.output_bins import LEARN, Counts, OutputBins
 from gateway.evidence.slow_threshold import SlowThreshold
 from gateway.types import Array, DataType
@@ -94,14 +96,15 @@ class ArmCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateResult:
-    """How one gate stands.
+    """How one gate stands, by the step that decides: one that failed, else the last.
 
     Attributes:
         gate: ``errors``, ``latency``, or ``outputs:`` and the output's name.
         category: of an output gate, the category whose shares differ most; else ``""``.
-        stable, candidate: the shares, over all steps; 0 of no trials.
-        difference: candidate minus stable, step by step, steps weighted by what they tell; of an
-            output gate the largest of any category, without its sign.
+        step: the step that decides, from 0; the last is the last where both had requests.
+        stable, candidate: the shares; 0 of no trials.
+        difference: candidate minus stable; of an output gate the largest of any category, without
+            its sign.
         low, high: what the difference surely lies between.
         limit: what it may be at most.
     """
@@ -116,7 +119,8 @@ class GateResult:
     limit: float
     stable_trials: int
     candidate_trials: int
-    category: str = ""
+    step: int
+    category: str
 
     @property
     def reason(self) -> str:
@@ -188,7 +192,8 @@ class CanaryEvidence:
     ) -> None:
         types = datatypes or [None] * len(outputs)
         self.threshold = SlowThreshold(limits.latency_quantile, limits.max_latency_ratio, learn)
-        self.bins = [OutputBins(datatype, learn) for datatype in types]
+        compared = limits.max_output_shift < 1
+        self.bins = [OutputBins(datatype, learn) for datatype in types if compared]
         self._gates = _gates(limits, outputs, steps)
         self._max_steps = steps
         self._steps = [self._no_counts()]
@@ -205,7 +210,8 @@ class CanaryEvidence:
         Args:
             candidate: whether the candidate ran it, else the stable version.
             latencies_ns: of each request that was answered.
-            outputs: of those requests, rows along the first axis; not kept.
+            outputs: of those requests, rows along the first axis; not kept. May be empty where
+                none was answered.
             errors: requests that failed besides.
         """
         arm = self._steps[-1][candidate]
@@ -214,10 +220,11 @@ class CanaryEvidence:
         answered, slow = self.threshold.count(latencies_ns, candidate)
         arm.answered += answered
         arm.slow += slow
-        for output, (bins, array) in enumerate(zip(self.bins, outputs, strict=True)):
-            counts = bins.count(array, candidate)
-            if counts is not None:
-                arm.add_categories(output, counts)
+        if outputs:
+            for output, bins in enumerate(self.bins):
+                counts = bins.count(outputs[output], candidate)
+                if counts is not None:
+                    arm.add_categories(output, counts)
 
     def add_errors(self, candidate: bool, errors: int) -> None:
         """Count requests that one version failed on, or that it refused."""
@@ -243,29 +250,13 @@ class CanaryEvidence:
         return bool(self._compare(self._steps[-1:]).fails().any())
 
     def verdict(self) -> CanaryVerdict:
-        """How every gate stands, by the counts of all steps; takes a millisecond or two."""
+        """How every gate stands; takes a millisecond or two."""
         comparisons = self.comparisons()
-        bounds, shares = comparisons.bounds(), comparisons.shares()
-        differences, trials = comparisons.differences(), comparisons.trials.sum(axis=1)
+        bounds = comparisons.bounds()
         results, end = [], 0
         for gate, categories in zip(self._gates, self._categories(), strict=True):
             start, end = end, end + len(categories)
-            low, high = (float(bound[start:end].max()) for bound in bounds)
-            worst = start + int(differences[start:end].argmax())
-            result = GateResult(
-                gate=gate.name,
-                verdict=_verdict(low, high, gate.limit),
-                stable=float(shares[0, worst]),
-                candidate=float(shares[1, worst]),
-                difference=float(differences[worst]),
-                low=low,
-                high=high,
-                limit=gate.limit,
-                stable_trials=int(trials[0, worst]),
-                candidate_trials=int(trials[1, worst]),
-                category=categories[worst - start],
-            )
-            results.append(result)
+            results.append(_result(gate, categories, comparisons, bounds, slice(start, end)))
         return CanaryVerdict(Verdict.of_all(result.verdict for result in results), tuple(results))
 
     def comparisons(self) -> Comparisons:
@@ -322,6 +313,41 @@ def _gates(limits: GateLimits, outputs: Sequence[str], steps: int) -> list[_Gate
         for kind, (limit, names) in used.items()
         for output, name in enumerate(names)
     ]
+
+
+def _result(
+    gate: _Gate,
+    categories: Sequence[str],
+    compared: Comparisons,
+    bounds: tuple[Floats, Floats],
+    span: slice,
+) -> GateResult:
+    """The gate whose comparisons are ``span``, by the step that decides."""
+    lows, highs = (bound[:, span].max(axis=1) for bound in bounds)
+    step = int(lows.argmax())
+    if lows[step] <= gate.limit:
+        both = np.flatnonzero((compared.trials[:, :, span.start] > 0).all(axis=0))
+        step = int(both[-1]) if both.size else len(lows) - 1
+    shares = compared.shares()[:, step, span]
+    differences = shares[1] - shares[0]
+    if gate.output >= 0:
+        differences = np.abs(differences)
+    worst = int(differences.argmax())
+    low, high = float(lows[step]), float(highs[step])
+    return GateResult(
+        gate=gate.name,
+        verdict=_verdict(low, high, gate.limit),
+        stable=float(shares[0, worst]),
+        candidate=float(shares[1, worst]),
+        difference=float(differences[worst]),
+        low=low,
+        high=high,
+        limit=gate.limit,
+        stable_trials=int(compared.trials[0, step, span.start]),
+        candidate_trials=int(compared.trials[1, step, span.start]),
+        step=step,
+        category=categories[worst],
+    )
 
 
 def _verdict(low: float, high: float, limit: float) -> Verdict:

@@ -1,5 +1,6 @@
 """How one output of two versions differs, over many pairs of answers to the same request."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,6 +14,8 @@ from gateway.types import Array, DataType
 
 #: Elements of one lot of pairs that go into the distributions; of more, every n-th does.
 _MOST_ELEMENTS: Final = 65_536
+#: Squares of numbers beyond it are none: they count with the infinities.
+_HUGE: Final = 1e150
 _QUANTILES: Final = (0.01, 0.25, 0.5, 0.75, 0.99)
 
 
@@ -45,13 +48,18 @@ class Side:
     def add(self, values: Array) -> None:
         """Take in ``values``, numbers of any shape."""
         flat = values.reshape(-1)
-        flat = flat[:: -(-flat.size // _MOST_ELEMENTS) or 1]
-        finite = np.isfinite(flat)
+        flat = flat[:: -(-flat.size // _MOST_ELEMENTS) or 1].astype(np.float64)
+        finite = np.abs(flat) < _HUGE
         if not finite.all():
             self.not_finite += int(flat.size - np.count_nonzero(finite))
             flat = flat[finite]
-        self.moments.add(flat.astype(np.float64))
+        self.moments.add(flat)
         self.histogram.add(flat)
+
+    @property
+    def seen(self) -> int:
+        """How many values went in."""
+        return self.moments.count + self.not_finite
 
     def table(self) -> dict[str, Any]:
         """The distribution as JSON values."""
@@ -72,8 +80,8 @@ class OutputComparison:
     """Compares one output of the primary and the shadow.
 
     Two floats ``p`` and ``s`` agree if ``|p - s| <= absolute + relative * |p|``, or if both are the
-    same infinity or not a number; integers, booleans and text must be equal. Arrays come with rows
-    along their first axis.
+    same infinity or not a number; integers, booleans and text must be equal. What is reported as a
+    relative difference is relative to the larger of both. Arrays come with rows along axis 0.
     """
 
     def __init__(
@@ -146,13 +154,13 @@ class OutputComparison:
         with np.errstate(invalid="ignore", over="ignore"):
             same = (mine == theirs) | (np.isnan(mine) & np.isnan(theirs))
             apart = np.where(same, 0.0, np.abs(mine - theirs))
-            finite = np.isfinite(apart)
+            finite = apart < _HUGE
             within = apart <= self._absolute + self._relative * np.abs(mine)
         agree = (same if exact else same | (within & finite)).all(axis=1)
         broken = ~finite.all(axis=1)
         apart = np.where(finite, apart, 0.0)
-        size = np.where(np.isfinite(mine) & np.isfinite(theirs), np.abs(mine) + np.abs(theirs), 0.0)
         larger = np.maximum(np.abs(mine), np.abs(theirs))
+        size = _magnitude(mine) + _magnitude(theirs)
         relative = np.divide(apart, larger, out=np.zeros_like(apart), where=apart > 0)
         self._not_finite += int(np.count_nonzero(broken))
         self._largest = max(self._largest, float(apart.max(initial=0.0)))
@@ -165,28 +173,34 @@ class OutputComparison:
 
     def table(self, alpha: float) -> dict[str, Any]:
         """The comparison as JSON values; each interval by itself is of level ``alpha``."""
-        seen = self._mean_differences
         table: dict[str, Any] = {
             "output": self.name,
             "pairs": self._pairs,
             "agreement": share_table(self._agreeing, self._pairs, alpha),
             "shape_mismatches": self._mismatched,
-            "not_finite_mismatches": self._not_finite,
-            "max_absolute_difference": self._largest,
-            "max_relative_difference": self._largest_relative,
-            "mean_absolute_difference": mean_table(seen, alpha),
         }
         if self._scored:
             table["argmax_flips"] = share_table(self._flipped, self._scored, alpha)
-        if self._primary.moments.count or self._shadow.moments.count:
-            mine, theirs = self._primary, self._shadow
-            table["distribution"] = {
-                "primary": mine.table(),
-                "shadow": theirs.table(),
-                "kolmogorov_smirnov": mine.histogram.kolmogorov_smirnov(theirs.histogram),
-                "jensen_shannon_bits": mine.histogram.jensen_shannon(theirs.histogram),
+        mine, theirs = self._primary, self._shadow
+        if mine.seen or theirs.seen:
+            table |= {
+                "not_finite_mismatches": self._not_finite,
+                "max_absolute_difference": self._largest,
+                "max_relative_difference": self._largest_relative,
+                "mean_absolute_difference": mean_table(self._mean_differences, alpha, least=0.0),
+                "distribution": {
+                    "primary": mine.table(),
+                    "shadow": theirs.table(),
+                    "kolmogorov_smirnov": mine.histogram.kolmogorov_smirnov(theirs.histogram),
+                    "jensen_shannon_bits": mine.histogram.jensen_shannon(theirs.histogram),
+                },
             }
         return table
+
+
+def _magnitude(values: Floats) -> Floats:
+    """Sizes that can be summed; 0 of what is not finite."""
+    return np.where(np.isfinite(values), np.minimum(np.abs(values), _HUGE), 0.0)
 
 
 def share_table(hits: int, trials: int, alpha: float) -> dict[str, Any]:
@@ -196,10 +210,10 @@ def share_table(hits: int, trials: int, alpha: float) -> dict[str, Any]:
     return {"count": hits, "of": trials, "share": share, "low": float(low), "high": float(high)}
 
 
-def mean_table(seen: Moments, alpha: float) -> dict[str, Any]:
-    """A mean and its interval, ``None`` for bounds that there are none of yet."""
+def mean_table(seen: Moments, alpha: float, least: float = -math.inf) -> dict[str, Any]:
+    """A mean that is no less than ``least``, and its interval, ``None`` until there is one."""
     low, high = seen.bounds(alpha) if seen.count > 1 else (None, None)
-    return {"mean": seen.mean, "low": low, "high": high}
+    return {"mean": seen.mean, "low": low if low is None else max(low, least), "high": high}
 
 
 def _compare_texts(primary: Array, shadow: Array) -> Likeness:
