@@ -14,7 +14,8 @@
     ├── Unavailable               may work later
     │   ├── ModelNotReady         the version exists in a state that does not serve
     │   ├── QueueFull             the version's queue is full
-    │   └── ShuttingDown          the server is draining
+    │   ├── ShuttingDown          the server is draining
+    │   └── StateUnavailable      a decision cannot be written down
     ├── DeadlineExceeded          the caller's deadline passed before an answer was made
     ├── RequestCancelled          the caller left
     ├── Unsupported               the protocol knows it, this server does not do it
@@ -85,6 +86,10 @@ class ShuttingDown(Unavailable):
     """The server is draining and takes no new work."""
 
     retry_after_s = 1.0
+
+
+class StateUnavailable(Unavailable):
+    """What was decided cannot be written to the disk; nothing has changed."""
 
 
 class DeadlineExceeded(GatewayError):

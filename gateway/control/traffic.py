@@ -209,6 +209,8 @@ class ModelTraffic:
         stable: the version that answers requests which name none, or ``LATEST``.
         previous: versions that were stable before, the last one first; they stay loaded.
         labels: versions by the labels that clients may address them by.
+        loaded: whether somebody asked for the model to be loaded, or for it not to be; ``None``
+            where the server's settings decide.
     """
 
     stable: str = LATEST
@@ -216,6 +218,7 @@ class ModelTraffic:
     labels: Mapping[str, str] = field(default_factory=dict)
     canary: Canary | None = None
     shadow: ShadowPlan | None = None
+    loaded: bool | None = None
 
     @classmethod
     def from_table(cls, values: Mapping[str, Any], where: str = "") -> Self:
@@ -242,10 +245,13 @@ class ModelTraffic:
             named.add(self.shadow.version)
         return named
 
-    def with_stable(self, chosen: str, keep_previous: int) -> Self:
-        """The traffic once ``chosen`` is stable; the one that was joins ``previous``."""
-        before = (self.stable, *self.previous) if self.stable != LATEST else self.previous
-        kept = tuple(v for v in dict.fromkeys(before) if v != chosen)[:keep_previous]
+    def with_stable(self, chosen: str, serving: str, keep_previous: int) -> Self:
+        """The traffic once ``chosen`` is stable; ``serving``, which was, joins ``previous``.
+
+        ``serving`` is ``""`` where nothing was.
+        """
+        before = dict.fromkeys((serving, *self.previous))
+        kept = tuple(v for v in before if v and v != chosen)[:keep_previous]
         return replace(self, stable=chosen, previous=kept)
 
 
@@ -272,6 +278,10 @@ def as_table(value: Any) -> Any:
 
 def _optional_table(where: str, value: Any) -> dict[str, Any] | None:
     return None if value is None else table(where, value)
+
+
+def _optional_flag(where: str, value: Any) -> bool | None:
+    return None if value is None else boolean(where, value)
 
 
 def _phase(where: str, value: Any) -> CanaryPhase:
@@ -349,4 +359,5 @@ _TRAFFIC: Final[dict[str, Check]] = {
     "labels": table_of(version),
     "canary": _optional_table,
     "shadow": _optional_table,
+    "loaded": _optional_flag,
 }
