@@ -5,6 +5,7 @@ error is a ``ConfigError`` that names the place, what is allowed and what was gi
 """
 
 import difflib
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -43,9 +44,11 @@ def integer(least: int) -> Check:
 
 
 def number(where: str, value: Any) -> float:
-    """A number of at least 0."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
-        raise wrong(where, "a number of at least 0", value)
+    """A finite number of at least 0."""
+    # TOML has `inf` and `nan`; JSON, in which settings are remembered and shown, has neither.
+    finite = isinstance(value, int | float) and 0 <= value <= sys.float_info.max
+    if not finite or isinstance(value, bool):
+        raise wrong(where, "a finite number of at least 0", value)
     return float(value)
 
 

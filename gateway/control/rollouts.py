@@ -364,14 +364,16 @@ class Rollouts:
         changes = await self.diff(declaration)
         for model in sorted({change["model"] for change in changes}):
             async with self._change(model, "apply", "", by, reason) as change:
-                wanted = target(self._routing.traffic(model), declared[model])
+                wanted = target(
+                    self._routing.traffic(model), declared[model], self._routing.keep_previous
+                )
                 for version in sorted(wanted.named_versions(model)):
                     await change.load(version)
                 if wanted.shadow is not None and wanted.shadow.model not in ("", model):
                     await change.load(wanted.shadow.version, wanted.shadow.model)
                 await change.take_turn()
                 now = self._routing.traffic(model)
-                wanted = target(now, declared[model])
+                wanted = target(now, declared[model], self._routing.keep_previous)
                 change.version = wanted.stable
                 await change.commit(self._with_previous(model, now, wanted))
         return {"changes": changes}

@@ -6,76 +6,101 @@ its last hash are kept beside it, so that a journal that was cut short shows.
 """
 
 import asyncio
-import fcntl
 import json
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TextIO, TypeVar
+from typing import Final, TypeVar
 
-from gateway.control.journal import GENESIS, Event, JournalEntry, Verification, verify_chain
+from gateway.control.directory_lock import DirectoryLock
+from gateway.control.journal import (
+    GENESIS,
+    Event,
+    JournalEntry,
+    Record,
+    Verification,
+    canonical_json,
+    verify_chain,
+)
 from gateway.control.traffic import ModelTraffic, as_table
-from gateway.errors import ConfigError, StateUnavailable
+from gateway.errors import ConfigError, InvalidRequest, StateUnavailable
 
 FILE_NAME: Final = "state.db"
-LOCK_NAME: Final = "state.lock"
 #: The version of the tables, in SQLite's ``user_version``.
 SCHEMA: Final = 1
+#: Marks the file as ours, in SQLite's ``application_id``: "OGst" in ASCII.
+APPLICATION_ID: Final = 0x4F477374
 
 _TABLES: Final = """
-CREATE TABLE traffic (model TEXT PRIMARY KEY, decided TEXT NOT NULL) STRICT;
 CREATE TABLE journal (
-    seq INTEGER PRIMARY KEY, time TEXT NOT NULL, model TEXT NOT NULL, event TEXT NOT NULL,
-    previous TEXT NOT NULL, hash TEXT NOT NULL
+    seq INTEGER PRIMARY KEY, model TEXT NOT NULL, content TEXT NOT NULL, hash TEXT NOT NULL
 ) STRICT;
 CREATE INDEX journal_by_model ON journal (model, seq);
+CREATE TABLE traffic (
+    model TEXT PRIMARY KEY, decided TEXT NOT NULL,
+    entry INTEGER NOT NULL REFERENCES journal (seq) DEFERRABLE INITIALLY DEFERRED
+) STRICT;
 CREATE TABLE head (
     only INTEGER PRIMARY KEY CHECK (only = 1), entries INTEGER NOT NULL, hash TEXT NOT NULL
 ) STRICT;
 """
-_ENTRY: Final = "SELECT seq, time, event, previous, hash FROM journal"
+#: What SQLite can count to.
+_MOST: Final = 2**63 - 1
+#: SQLite's codes for a file that does not hold what it should.
+_DAMAGE: Final = frozenset((sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
+_WAY_OUT: Final = (
+    f"Put a copy of {FILE_NAME} in its place, or move it away to start with nothing decided; "
+    "either way together with the -wal and -shm files beside it"
+)
 
 T = TypeVar("T")
 
 
-def utc_now() -> str:
-    """The time of the wall, as the journal writes it."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")
+def utc_now() -> datetime:
+    """The time of the wall."""
+    return datetime.now(UTC)
 
 
 class StateStore:
     """Keeps decisions and the journal. One process at a time has a directory open.
 
     The methods are for the event loop's thread; SQLite is used on a thread of the store's own, so
-    that a slow disk delays nothing but the decision that is written to it. What was begun is
-    finished even if nobody waits for it any more.
+    that a slow disk delays nothing but the decision that is written to it. Calls are served in
+    their order. What was begun is finished, once, even if the caller is cancelled.
 
-    Each method raises ``StateUnavailable`` where the disk fails; then nothing was written.
+    Every method but ``open`` and ``close`` raises ``StateUnavailable`` where the file cannot be
+    read or written, or is not open; then nothing was written. (Where the disk failed in the last
+    moment of a commit and the process dies before the next one, a restart may still find it made.)
     """
 
     def __init__(
         self,
         directory: Path | None,
         *,
-        now: Callable[[], str] = utc_now,
+        now: Callable[[], datetime] = utc_now,
         fault: Callable[[str], None] | None = None,
     ) -> None:
         """Keep the state in ``directory``, which is made where it is not there.
 
         Args:
-            directory: ``None`` keeps it in memory, for as long as the process.
-            fault: called with the name of each point at which a process might die; for tests.
+            directory: ``None`` keeps it in memory, for as long as the store.
+            now: the time that the journal's entries bear, in any time zone.
+            fault: called, on the store's thread, with the name of each point at which a process
+                might die: ``"begin"``, ``"state written"``, ``"journal written"``,
+                ``"committed"``; for tests.
         """
         self._directory = directory
+        self._file = directory and directory / FILE_NAME
         self._now = now
         self._fault = fault or _no_fault
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
         self._database: sqlite3.Connection | None = None
-        self._lock: TextIO | None = None
+        self._lock: DirectoryLock | None = None
+        self._closed = False
 
     async def open(self) -> None:
         """Open the directory.
@@ -87,17 +112,27 @@ class StateStore:
         await self._run(self._open)
 
     async def load(self) -> dict[str, ModelTraffic]:
-        """What is decided, by model."""
+        """What is decided, by model.
+
+        Raises:
+            ConfigError: the file says something that no decision can be.
+        """
         return await self._run(self._load)
 
     async def commit(self, decisions: Mapping[str, ModelTraffic], event: Event) -> JournalEntry:
-        """Write decisions and what led to them, all or nothing; returns the journal's entry."""
-        rows = {model: _dumps(as_table(traffic)) for model, traffic in decisions.items()}
+        """Write decisions and what led to them, all or nothing; returns the journal's entry.
+
+        Raises:
+            InvalidRequest: a model's name is not Unicode.
+        """
+        for model in (*decisions, event.model):
+            _check_unicode(model)
+        rows = {model: canonical_json(as_table(traffic)) for model, traffic in decisions.items()}
         return await self._run(lambda: self._commit(rows, event))
 
     async def append(self, event: Event) -> JournalEntry:
-        """Write what has happened without a decision."""
-        return await self._run(lambda: self._commit({}, event))
+        """Write what has happened without a decision; raises as ``commit`` does."""
+        return await self.commit({}, event)
 
     async def history(
         self, model: str = "", *, limit: int = 100, before: int = 0
@@ -106,82 +141,119 @@ class StateStore:
         return await self._run(lambda: self._history(model, limit, before))
 
     async def verify(self) -> Verification:
-        """Whether the journal is as it was written."""
-        return await self._run(lambda: _verify(self._open_database()))
+        """Whether the journal is as it was written. Commits do not wait for the end of it."""
+        if self._directory is None:
+            return await self._run(lambda: _verify(self._opened()))
+        await self._run(self._opened)
+        try:
+            return await asyncio.to_thread(verify_directory, self._directory)
+        except ConfigError as error:
+            raise StateUnavailable(str(error)) from error
 
     async def close(self) -> None:
-        """Close the directory, once everything that was begun is written."""
-        await self._run(self._close)
+        """Close the directory, once everything that was begun is written; again does nothing."""
+        if self._closed:
+            return
+        closed = self._begin(self._close)
+        self._closed = True
         self._thread.shutdown(wait=False)
+        await asyncio.shield(closed)
 
     async def _run(self, work: Callable[[], T]) -> T:
-        future = asyncio.get_running_loop().run_in_executor(self._thread, work)
-        return await asyncio.shield(future)
+        # Cancelled in the queue, the work would never be done; and its caller could not know.
+        return await asyncio.shield(self._begin(work))
+
+    def _begin(self, work: Callable[[], T]) -> "asyncio.Future[T]":
+        if self._closed:
+            raise StateUnavailable("the state is closed: the server is stopping")
+        return asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     # On the store's own thread.
 
     def _open(self) -> None:
-        if self._directory is None:
+        if self._file is None:
             self._database = sqlite3.connect(":memory:", isolation_level=None)
-            _prepare(self._database, "memory")
+            _prepare(self._database)
             return
-        file = self._directory / FILE_NAME
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(self._directory / LOCK_NAME)
+            self._open_file(self._file)
+        except BaseException:
+            self._close()
+            raise
+
+    def _open_file(self, file: Path) -> None:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = DirectoryLock.acquire(file.parent)
         except OSError as error:
             raise ConfigError(
-                f"the state directory {self._directory} cannot be used: {error.strerror}"
+                f"the state directory {file.parent} cannot be used: {error.strerror}"
             ) from error
-        with _damage_told(file):
+        with _failure_told(file):
             self._database = sqlite3.connect(file, isolation_level=None)
-            _prepare(self._database, str(file))
+            _check_ours(self._database, file)
+            _prepare(self._database)
+            _check_whole(self._database)
 
-    def _open_database(self) -> sqlite3.Connection:
-        assert self._database is not None, "the store is open"
+    def _opened(self) -> sqlite3.Connection:
+        if self._database is None:
+            raise StateUnavailable("the state is not open")
         return self._database
 
     def _load(self) -> dict[str, ModelTraffic]:
-        rows = self._open_database().execute("SELECT model, decided FROM traffic ORDER BY model")
-        return {
-            model: ModelTraffic.from_table(json.loads(decided), f"the state of model '{model}': ")
-            for model, decided in rows
-        }
+        database = self._opened()
+        with _refusing(self._file, "read"):
+            rows = database.execute("SELECT model, decided FROM traffic ORDER BY model").fetchall()
+        return {model: self._decided(model, text) for model, text in rows}
+
+    def _decided(self, model: str, text: str) -> ModelTraffic:
+        where = f"{self._file}: what is decided about model '{model}'"
+        try:
+            return ModelTraffic.from_table(json.loads(text), f"{where}: ")
+        except (ValueError, AttributeError) as error:
+            raise ConfigError(f"{where} cannot be read: {error}. {_WAY_OUT}") from error
 
     def _commit(self, rows: Mapping[str, str], event: Event) -> JournalEntry:
-        database = self._open_database()
+        database = self._opened()
         self._fault("begin")
-        with _transaction(database):
+        with _refusing(self._file, "written, and nothing was"), _transaction(database):
+            number, head = _end(database)
             database.executemany(
-                "INSERT INTO traffic VALUES (?, ?) "
-                "ON CONFLICT (model) DO UPDATE SET decided = excluded.decided",
-                rows.items(),
+                "INSERT INTO traffic VALUES (?, ?, ?) ON CONFLICT (model) "
+                "DO UPDATE SET decided = excluded.decided, entry = excluded.entry",
+                [(model, decided, number + 1) for model, decided in rows.items()],
             )
             self._fault("state written")
-            count, head = database.execute("SELECT entries, hash FROM head").fetchone()
-            entry = JournalEntry.chain(event, seq=count + 1, time=self._now(), previous=head)
-            database.execute(
-                "INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?)",
-                (entry.seq, entry.time, event.model, _dumps(asdict(event)), head, entry.hash),
-            )
+            time = self._now().astimezone(UTC).isoformat(timespec="microseconds")
+            entry = JournalEntry.chain(event, seq=number + 1, time=time, previous=head)
+            database.execute("INSERT INTO journal VALUES (?, ?, ?, ?)", entry.as_record())
             database.execute("UPDATE head SET entries = ?, hash = ?", (entry.seq, entry.hash))
             self._fault("journal written")
         self._fault("committed")
         return entry
 
     def _history(self, model: str, limit: int, before: int) -> list[JournalEntry]:
-        wanted = "WHERE (? = '' OR model = ?) AND (? = 0 OR seq < ?) ORDER BY seq DESC LIMIT ?"
-        rows = self._open_database().execute(
-            f"{_ENTRY} {wanted}", (model, model, before, before, limit)
-        )
-        return [_entry(row) for row in rows]
+        where = "seq < ?"
+        values: list[str | int] = [min(before, _MOST) if before > 0 else _MOST]
+        if model:
+            where, values = f"model = ? AND {where}", [model, *values]
+        values.append(min(max(limit, 0), _MOST))
+        database = self._opened()
+        with _refusing(self._file, "read"):
+            found = database.execute(
+                f"SELECT * FROM journal WHERE {where} ORDER BY seq DESC LIMIT ?", values
+            ).fetchall()
+        try:
+            return [JournalEntry.from_record(Record(*row)) for row in found]
+        except ValueError as error:
+            raise StateUnavailable(f"the journal was altered: {error}; verify it") from error
 
     def _close(self) -> None:
         if self._database is not None:
             self._database.close()
             self._database = None
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
             self._lock = None
 
 
@@ -194,101 +266,125 @@ def verify_directory(directory: Path) -> Verification:
     file = directory / FILE_NAME
     if not file.is_file():
         raise ConfigError(f"there is no journal in {directory}: it would be {file}")
-    with (
-        _damage_told(file),
-        closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as database,
-    ):
+    with _failure_told(file), closing(_open_to_read(file)) as database:
+        _check_ours(database, file)
         return _verify(database)
 
 
-def _verify(database: sqlite3.Connection) -> Verification:
-    database.execute("BEGIN")
-    try:
-        count, head = database.execute("SELECT entries, hash FROM head").fetchone()
-        return verify_chain(_entries(database), count, head)
-    finally:
-        database.execute("ROLLBACK")
-
-
-def _entries(database: sqlite3.Connection) -> Iterator[JournalEntry]:
-    for row in database.execute(f"{_ENTRY} ORDER BY seq"):
-        yield _entry(row)
-
-
-def _entry(row: tuple[int, str, str, str, str]) -> JournalEntry:
-    seq, time, event, previous, made = row
-    return JournalEntry(
-        seq=seq, time=time, event=Event(**json.loads(event)), previous=previous, hash=made
+def _open_to_read(file: Path) -> sqlite3.Connection:
+    log = file.with_name(f"{file.name}-wal")
+    # SQLite reads beside a writer by files of its own next to the database. Where it may not make
+    # them and no writer has, nobody writes.
+    still = not os.access(file.parent, os.W_OK) and not log.exists()
+    options = "immutable=1" if still else "mode=ro"
+    database = sqlite3.connect(
+        f"{file.absolute().as_uri()}?{options}", uri=True, isolation_level=None
     )
+    # Bytes that are no text are no reason to stop reading: they make another hash.
+    database.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+    return database
 
 
-def _prepare(database: sqlite3.Connection, name: str) -> None:
+def _verify(database: sqlite3.Connection) -> Verification:
+    with _transaction(database, "DEFERRED"):
+        noted = database.execute("SELECT entries, hash FROM head").fetchone()
+        if noted is None:
+            return Verification(0, False, None, "the journal's length and last hash are missing")
+        rows = database.execute("SELECT * FROM journal ORDER BY seq")
+        return verify_chain((Record(*row) for row in rows), *noted)
+
+
+def _end(database: sqlite3.Connection) -> tuple[int, str]:
+    """The number and hash of the last entry; what somebody put behind it only takes a number."""
+    number, head = database.execute(
+        "SELECT max(entries, (SELECT coalesce(max(seq), 0) FROM journal)), hash FROM head"
+    ).fetchone()
+    return number, head
+
+
+def _check_ours(database: sqlite3.Connection, file: Path) -> None:
+    """Raise ``ConfigError`` where ``file`` is not empty and not of a format that is known here."""
+    (application,) = database.execute("PRAGMA application_id").fetchone()
+    (schema,) = database.execute("PRAGMA user_version").fetchone()
+    (tables,) = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if tables and application != APPLICATION_ID:
+        raise ConfigError(
+            f"{file} is a database of something else than onnx-gateway: use another state directory"
+        )
+    if schema > SCHEMA:
+        raise ConfigError(
+            f"{file} was written by a later release of onnx-gateway (schema {schema}; this one "
+            f"knows up to {SCHEMA}): run that release, or use another state directory"
+        )
+
+
+def _prepare(database: sqlite3.Connection) -> None:
     """Set the connection up, and make the tables where there are none."""
     database.execute("PRAGMA journal_mode = WAL")
     # A decision is on the disk before anybody acts on it, even if the power fails.
     database.execute("PRAGMA synchronous = FULL")
+    database.execute("PRAGMA foreign_keys = ON")
     (schema,) = database.execute("PRAGMA user_version").fetchone()
-    if schema > SCHEMA:
-        raise ConfigError(
-            f"{name} was written by a later release of onnx-gateway (schema {schema}, this one "
-            f"knows up to {SCHEMA}): run that release, or use another state directory"
-        )
-    if schema == 0:
+    if schema < SCHEMA:
         with _transaction(database):
             for statement in _TABLES.split(";"):
                 database.execute(statement)
             database.execute("INSERT INTO head VALUES (1, 0, ?)", (GENESIS,))
+            database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             database.execute(f"PRAGMA user_version = {SCHEMA}")
 
 
+def _check_whole(database: sqlite3.Connection) -> None:
+    """Meet damage now, not at the first decision: reads the file, about 1 s for 1 GB."""
+    (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    (heads,) = database.execute("SELECT count(*) FROM head").fetchone()
+    if found != "ok" or heads != 1:
+        raise sqlite3.DatabaseError(found if found != "ok" else "the journal's last hash is gone")
+
+
 @contextmanager
-def _transaction(database: sqlite3.Connection) -> Iterator[None]:
+def _transaction(database: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
     """All of the block or nothing of it."""
-    try:
-        database.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            database.execute("ROLLBACK")
-            raise
-        database.execute("COMMIT")
-    except sqlite3.Error as error:
-        if database.in_transaction:
-            database.execute("ROLLBACK")
-        raise StateUnavailable(f"the state cannot be written, and nothing was: {error}") from error
-
-
-@contextmanager
-def _damage_told(file: Path) -> Iterator[None]:
+    database.execute(f"BEGIN {kind}")
     try:
         yield
-    except (sqlite3.DatabaseError, StateUnavailable) as error:
-        raise ConfigError(
-            f"the state file {file} cannot be read: {error}. Put a copy of it in its place, or "
-            "move it away to start with nothing decided"
-        ) from error
+        database.execute("COMMIT")
+    finally:
+        # After some failures SQLite has rolled back by itself.
+        if database.in_transaction:
+            database.execute("ROLLBACK")
 
 
-def _locked(path: Path) -> TextIO:
-    """``path`` opened and locked for as long as it is open; the system unlocks for a dead process.
-
-    Raises:
-        ConfigError: another process has it.
-    """
-    file = path.open("a")
+@contextmanager
+def _refusing(file: Path | None, what: str) -> Iterator[None]:
+    """Failures of the block as errors for whoever asked for it."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise ConfigError(
-            f"another process uses the state directory {path.parent}: every server needs one of "
-            "its own (--state-dir)"
+        yield
+    except sqlite3.Error as error:
+        raise StateUnavailable(f"{file or 'the state'} cannot be {what}: {error}") from error
+
+
+@contextmanager
+def _failure_told(file: Path) -> Iterator[None]:
+    """Failures of the block, in which ``file`` is opened, as ``ConfigError``."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        # An error of our own making has no code; it is about what the file holds.
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+        if code in _DAMAGE:
+            raise ConfigError(f"{file} is damaged: {error}. {_WAY_OUT}") from error
+        raise ConfigError(f"{file} cannot be used: {error}") from error
+
+
+def _check_unicode(name: str) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(
+            f"the model's name {name!r} is not Unicode: nothing can be decided about it before it "
+            "is renamed"
         ) from None
-    return file
-
-
-def _dumps(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _no_fault(point: str) -> None:
