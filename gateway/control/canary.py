@@ -41,10 +41,7 @@ def next_canary(
         return canary
     if verdict.verdict is Verdict.FAIL:
         return replace(canary, phase=CanaryPhase.ROLLED_BACK, reason=verdict.reason)
-    if phase in (CanaryPhase.PAUSED, CanaryPhase.PASSED):
-        return canary
-    step = plan.steps[canary.step]
-    if phase is CanaryPhase.RUNNING and (held_s < step.hold_s or step_requests < step.min_requests):
+    if waits(canary, held_s=held_s, step_requests=step_requests):
         return canary
     if canary.step + 1 < len(plan.steps):
         return replace(canary, step=canary.step + 1)
@@ -54,6 +51,14 @@ def next_canary(
     if phase is CanaryPhase.INCONCLUSIVE:
         return canary
     return replace(canary, phase=CanaryPhase.INCONCLUSIVE, reason=verdict.reason)
+
+
+def waits(canary: Canary, *, held_s: float, step_requests: int) -> bool:
+    """Whether nothing but a gate that fails can move ``canary`` now; see ``next_canary``."""
+    if canary.phase is not CanaryPhase.RUNNING:
+        return canary.phase is not CanaryPhase.INCONCLUSIVE
+    step = canary.plan.steps[canary.step]
+    return held_s < step.hold_s or step_requests < step.min_requests
 
 
 class CanaryRun:
@@ -98,11 +103,12 @@ class CanaryRun:
             self._step = canary.step
             self._step_since_s = now_s
             self._requests_before = requests
+        held_s, step_requests = now_s - self._step_since_s, requests - self._requests_before
+        quiet = waits(canary, held_s=held_s, step_requests=step_requests)
+        if quiet and not self._evidence.failing():
+            return canary
         return next_canary(
-            canary,
-            self._evidence.verdict(),
-            held_s=now_s - self._step_since_s,
-            step_requests=requests - self._requests_before,
+            canary, self._evidence.verdict(), held_s=held_s, step_requests=step_requests
         )
 
     def report(self) -> dict[str, Any]:
