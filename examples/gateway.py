@@ -25,13 +25,13 @@ class Gateway:
     Its log goes to ``log``, whole.
     """
 
-    def __init__(self, models: Path, log: Path) -> None:
-        self.http_port, self.grpc_port = free_ports(2)
+    def __init__(self, models: Path, log: Path, *options: str) -> None:
+        self.http_port, self.grpc_port, self.admin_port = free_ports(3)
         self._log = log
         self.command = [
             sys.executable, "-m", "gateway", "serve", str(models),
             "--http-port", str(self.http_port), "--grpc-port", str(self.grpc_port),
-            "--metrics-port", "0",
+            "--metrics-port", "0", "--admin-port", str(self.admin_port), *options,
         ]  # fmt: skip
         with log.open("wb") as file:
             self._process = subprocess.Popen(self.command, stdout=file, stderr=file)
@@ -83,9 +83,9 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def running(models: Path, log: Path) -> Iterator[Gateway]:
+def running(models: Path, log: Path, *options: str) -> Iterator[Gateway]:
     """A gateway inside a ``with``; whatever happens there, no process is left behind."""
-    gateway = Gateway(models, log)
+    gateway = Gateway(models, log, *options)
     try:
         yield gateway
     finally:

@@ -78,7 +78,7 @@ def gateway(models: Path, only: str, grpc_impl: str = "native") -> Iterator[Gate
     command = [
         sys.executable, "-m", "gateway", "serve", str(models),
         "--model-control-mode", "explicit", "--load-model", only,
-        "--http-port", str(http_port), "--metrics-port", "0",
+        "--http-port", str(http_port), "--metrics-port", "0", "--admin-port", "0",
         "--grpc-port", str(grpc_port), "--grpc-impl", grpc_impl,
     ]  # fmt: skip
     with _log() as log, running(command, SERVER_CORE, log) as server:

@@ -39,7 +39,8 @@ class GatewayProcess:
         self.models = models
         self.options = ("--grpc-impl", grpc_impl, *options)
         self.environment = environment or {}
-        self.http_port, self.grpc_port, self.metrics_port = free_ports(3)
+        ports = free_ports(4)
+        self.http_port, self.grpc_port, self.metrics_port, self.admin_port = ports
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -50,6 +51,10 @@ class GatewayProcess:
     @property
     def grpc_url(self) -> str:
         return f"{HOST}:{self.grpc_port}"
+
+    @property
+    def admin_url(self) -> str:
+        return f"http://{HOST}:{self.admin_port}"
 
     @property
     def pid(self) -> int:
@@ -65,6 +70,7 @@ class GatewayProcess:
                 *("--http-port", str(self.http_port)),
                 *("--grpc-port", str(self.grpc_port)),
                 *("--metrics-port", str(self.metrics_port)),
+                *("--admin-port", str(self.admin_port)),
                 *self.options,
             ],
             stdout=self._log,

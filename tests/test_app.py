@@ -92,7 +92,7 @@ def test_the_log_tells_where_it_listens_and_what_it_serves(models: ModelDirector
 
 
 def test_a_port_of_0_is_off_and_any_is_a_free_one(models: ModelDirectory) -> None:
-    options = ("--metrics-port", "0", "--grpc-port", "any")
+    options = ("--metrics-port", "0", "--grpc-port", "any", "--admin-port", "0")
     with GatewayProcess(models.path, *options) as gateway:
         log = messages(gateway)
         assert "metrics on" not in log
@@ -200,6 +200,8 @@ def test_a_taken_port_ends_with_one_message(models: ModelDirectory) -> None:
                 "--grpc-port",
                 "any",
                 "--metrics-port",
+                "0",
+                "--admin-port",
                 "0",
             ],
             capture_output=True,
