@@ -94,6 +94,7 @@ class Rollouts:
             version = change.version = self.meant(model, version)
             await change.load(version)
             await change.take_turn()
+            evidence = await self._trials.evidence(model, version)
             traffic = self._routing.traffic(model)
             if traffic.stable == version and traffic.running_canary is None:
                 raise Conflict(f"version '{version}' of model '{model}' is stable already")
@@ -104,7 +105,7 @@ class Rollouts:
                 phase = CanaryPhase.PROMOTED if own else CanaryPhase.ABORTED
                 why = f"version '{version}' was promoted by {by}"
                 after = replace(after, canary=replace(canary, phase=phase, reason=why))
-            await change.commit(after)
+            await change.commit(after, evidence)
         return self.status(model)
 
     async def rollback(self, model: str, *, by: str, reason: str = "") -> dict[str, Any]:
