@@ -376,14 +376,20 @@ class Rollouts:
                 now = self._routing.traffic(model)
                 wanted = target(now, declared[model], self._routing.keep_previous)
                 change.version = wanted.stable
-                await change.commit(self._with_previous(model, now, wanted))
+                await change.commit(self._completed(model, now, wanted))
         return {"changes": changes}
 
-    def _with_previous(self, model: str, before: ModelTraffic, after: ModelTraffic) -> ModelTraffic:
-        """``after``, with what serves kept for a rollback where another version takes its place."""
+    def _completed(self, model: str, before: ModelTraffic, after: ModelTraffic) -> ModelTraffic:
+        """``after`` over what serves, which is kept for a rollback where it is replaced."""
         serving = self._serving(model)
-        if after.running_canary is not None and after.stable == LATEST and serving:
+        canary = after.running_canary
+        if canary is not None and after.stable == LATEST and serving:
             after = replace(after, stable=serving)
+        if canary is not None and canary.plan.version == after.stable:
+            raise Conflict(
+                f"version '{after.stable}' of model '{model}' has all of the traffic already: "
+                "it cannot be its canary"
+            )
         if after.stable in (LATEST, serving):
             return replace(after, previous=before.previous)
         kept = before.with_stable(after.stable, serving, self._routing.keep_previous)
