@@ -52,6 +52,7 @@ HOMES = {
         "serving/model_config.py",
         "control/declaration.py",
         "serving/lineage.py",
+        "front/admin_request.py",
     ),
     "grpc": ("front/grpc_grpcio.py",),
     "grpc_health": ("front/",),
