@@ -24,6 +24,7 @@ from gateway import __version__
 from gateway._native.stats import LATENCY_BOUNDS_NS
 from gateway.config import Config
 from gateway.control.manager import Manager
+from gateway.control.memory_budget import MemoryBudget
 from gateway.control.rollouts import Rollouts
 from gateway.control.routing import Routing
 from gateway.control.service import ControlService
@@ -98,6 +99,7 @@ class Gateway:
             inline_threshold_ns=config.inline_threshold_us * 1000,
             load_threads=config.load_threads,
             strict_readiness=config.strict_readiness,
+            budget=MemoryBudget(config.memory_budget),
         )
         store = StateStore(Path(config.state_dir) if config.state_dir else None, fault=fault)
         self.rollouts = Rollouts(self.manager, routing, self._registry, store, fault=fault)
@@ -274,6 +276,7 @@ class Gateway:
             ready=self.service.is_ready(),
             inflight=self.dispatcher.inflight,
             rejected={_snake(k): v for k, v in self.dispatcher.refused.items()},
+            memory_budget_bytes=self.manager.budget.limit_bytes,
         )
 
     def _sample_versions(self) -> Iterator[VersionSample]:
@@ -285,6 +288,7 @@ class Gateway:
                 entry.state.value,
                 lane.waiting if lane else 0,
                 lane.stats if lane else None,
+                self.manager.budget.taken(entry),
             )
 
 

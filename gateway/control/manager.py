@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from gateway.control.memory_budget import MemoryBudget, estimate
 from gateway.control.progress import LoadProgress
 from gateway.control.repository import (
     Fingerprint,
@@ -51,6 +52,7 @@ class Manager:
         inline_threshold_ns: int,
         load_threads: int = 1,
         strict_readiness: bool = True,
+        budget: MemoryBudget | None = None,
     ) -> None:
         """Manage what the ``repositories`` hold; nothing is read before ``start``.
 
@@ -59,12 +61,16 @@ class Manager:
             inline_threshold_ns: see ``Lane``.
             load_threads: models that are loaded at the same time.
             strict_readiness: ready only when every model that should be loaded serves.
+            budget: what refuses loads that do not fit into memory; by what the machine has where
+                ``None``.
         """
         self._repositories = tuple(repositories)
         self._registry = registry
         self._routing = routing
         self._inline_threshold_ns = inline_threshold_ns
         self._strict = strict_readiness
+        #: What the versions take.
+        self.budget: Final = budget or MemoryBudget()
         self._pool = ThreadPoolExecutor(load_threads, thread_name_prefix="loader")
         # Whoever waits for a thread waits here, so that what is told of a load counts from its own
         # beginning.
@@ -310,6 +316,7 @@ class Manager:
             raise
         if self._closing:
             entry.move(State.FAILED, "the server shut down while it was loading")
+            self.budget.release(entry)
             raise ShuttingDown(f"{entry.label}: {entry.reason}")
         self._serve(entry, loaded)
         self._fingerprints[entry] = mark
@@ -321,6 +328,9 @@ class Manager:
 
     async def _failed(self, entry: ModelVersion, error: BaseException) -> None:
         """Tell everybody that ``entry`` is not to serve; raises a ``LoadError`` where it may."""
+        # A load that nobody waits for any more releases it when its thread is done.
+        if not isinstance(error, asyncio.CancelledError):
+            self.budget.release(entry)
         if isinstance(error, LoadError):
             entry.move(State.FAILED, str(error))
             log.error("failed to load: %s", error)
@@ -352,11 +362,14 @@ class Manager:
         self, entry: ModelVersion, path: Path, source: ModelSource
     ) -> LoadedModel:
         loop = asyncio.get_running_loop()
+        needed = await asyncio.to_thread(estimate, path, source.settings.instances)
 
         def report(state: State, phase: str) -> None:
             loop.call_soon_threadsafe(self._progress.phase, entry, state, phase)
 
         async with self._free_threads:
+            # Here, and not before the wait, so that the machine's figures are of this moment.
+            self.budget.reserve(entry, needed)
             entry.move(State.LOADING)
             started = time.monotonic()
             load = self._pool.submit(
@@ -365,9 +378,24 @@ class Manager:
             self._loads.add(load)
             load.add_done_callback(self._loads.discard)
             with self._progress.track(entry):
-                loaded = await asyncio.wrap_future(load)
+                try:
+                    loaded = await asyncio.wrap_future(load)
+                except asyncio.CancelledError:
+                    self._release_after(load, entry)
+                    raise
+        self.budget.settle(entry, loaded.memory_bytes)
         _announce(entry, loaded, time.monotonic() - started)
         return loaded
+
+    def _release_after(self, load: Future[LoadedModel], entry: ModelVersion) -> None:
+        """Count the memory of a load that was given up until its thread, which goes on, is done."""
+        loop = asyncio.get_running_loop()
+
+        def release(_: Future[LoadedModel]) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self.budget.release, entry)
+
+        load.add_done_callback(release)
 
     def _serve(self, entry: ModelVersion, loaded: LoadedModel) -> None:
         """Give a loaded version its lane, then announce it, then move the route."""
@@ -409,6 +437,7 @@ class Manager:
         await entry.lane.drain()
         await entry.lane.close()
         entry.lane = None
+        self.budget.release(entry)
         entry.move(State.UNLOADED)
         log.info("%s is unloaded", entry.label)
 

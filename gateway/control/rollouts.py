@@ -412,6 +412,7 @@ class Rollouts:
                     "state": entry.state.value,
                     "reason": entry.reason,
                     "digest": entry.lane.loaded.digest if entry.lane else "",
+                    "memory_bytes": self._manager.budget.taken(entry),
                 }
                 for entry in self._manager.versions(model)
             ],
