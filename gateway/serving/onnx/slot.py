@@ -59,6 +59,9 @@ class Slot:
     def close(self) -> None:
         """Drop the bindings, and with them what they hold of the session."""
         self._bindings.clear()
+        # It is a method of this very slot: such a cycle would keep the session in memory until some
+        # collection finds it.
+        self._execute = _closed
 
     def _run(self, batch: Batch) -> list[Array]:
         key = (batch.group, batch.rows)
@@ -160,6 +163,10 @@ class _Binding:
             address = self._output_arena.ensure(index, 0)
             self._arrays.append(_view(address, spec, shape))
             self._io.bind_output(spec.name, "cpu", 0, spec.datatype.onnx, shape, address)
+
+
+def _closed(batch: Batch) -> list[Array]:
+    raise InferenceFailed("its model was unloaded")
 
 
 def _declared_shape(spec: TensorSpec, rows: int) -> tuple[int, ...] | None:
