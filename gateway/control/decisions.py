@@ -15,7 +15,7 @@ from gateway.control.journal import Event
 from gateway.control.manager import Manager
 from gateway.control.routing import Routing
 from gateway.control.state_store import StateStore
-from gateway.control.traffic import ModelTraffic, as_table
+from gateway.control.traffic import LATEST, ModelTraffic, as_table
 from gateway.errors import Conflict, GatewayError, ModelNotFound
 from gateway.serving.loaded import LoadedModel
 from gateway.serving.registry import ModelVersion, Registry
@@ -183,8 +183,23 @@ class Change:
         self._reason = reason
         self._holds: list[tuple[str, AbstractContextManager[None]]] = []
         self._has_turn = False
+        self._may_swap = False
 
-    async def load(self, version: str, model: str = "") -> ModelVersion:
+    async def load_stable(self, version: str) -> None:
+        """``load`` what this change makes the stable version.
+
+        Where the model swaps in place, those that it replaces go first, and come back if the change
+        ends in an error. ``LATEST`` is loaded only there: elsewhere it is already.
+        """
+        routing = self._decisions.routing
+        in_place = self._model in routing.in_place
+        if version == LATEST:
+            version = routing.latest(self._model) if in_place else ""
+        if version:
+            self._may_swap = in_place
+            await self.load(version, stable=True)
+
+    async def load(self, version: str, model: str = "", *, stable: bool = False) -> ModelVersion:
         """See to it that ``version`` serves, and goes on to until this change is over.
 
         Before ``take_turn``, because it may take minutes. Raises as ``Manager.ensure`` does.
@@ -194,7 +209,7 @@ class Change:
         hold.__enter__()
         self._holds.append((of, hold))
         self._decisions.fault(f"{self._verb}: loading")
-        entry = await manager.ensure(of, version)
+        entry = await manager.ensure(of, version, stable=stable)
         self._decisions.fault(f"{self._verb}: loaded")
         return entry
 
@@ -230,8 +245,12 @@ class Change:
             self._decisions.turn(self._model).release()
         for _, hold in self._holds:
             hold.__exit__(None, None, None)
+        manager, routing = self._decisions.manager, self._decisions.routing
         for model, _ in self._holds:
-            self._decisions.manager.release(model)
+            manager.release(model)
+        if self._may_swap and routing.swap(self._model) is not None:
+            # What was loaded is not decided upon, and what it was to replace has gone.
+            self._decisions.begin(manager.restore(self._model))
 
 
 def _load_evidence(loaded: LoadedModel) -> dict[str, Any]:
