@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from gateway.control.journal import Event
 from gateway.control.manager import Manager
-from gateway.control.routing import Routing
+from gateway.control.routing import Routing, Swap
 from gateway.control.state_store import StateStore
 from gateway.control.traffic import LATEST, ModelTraffic, as_table
 from gateway.errors import Conflict, GatewayError, ModelNotFound
@@ -183,7 +183,7 @@ class Change:
         self._reason = reason
         self._holds: list[tuple[str, AbstractContextManager[None]]] = []
         self._has_turn = False
-        self._may_swap = False
+        self._swap: Swap | None = None
 
     async def load_stable(self, version: str) -> None:
         """``load`` what this change makes the stable version.
@@ -195,9 +195,14 @@ class Change:
         in_place = self._model in routing.in_place
         if version == LATEST:
             version = routing.latest(self._model) if in_place else ""
-        if version:
-            self._may_swap = in_place
+        if not version:
+            return
+        before = routing.swap(self._model)
+        try:
             await self.load(version, stable=True)
+        finally:
+            swap = routing.swap(self._model)
+            self._swap = None if swap is before else swap
 
     async def load(self, version: str, model: str = "", *, stable: bool = False) -> ModelVersion:
         """See to it that ``version`` serves, and goes on to until this change is over.
@@ -248,7 +253,7 @@ class Change:
         manager, routing = self._decisions.manager, self._decisions.routing
         for model, _ in self._holds:
             manager.release(model)
-        if self._may_swap and routing.swap(self._model) is not None:
+        if self._swap is not None and routing.swap(self._model) is self._swap:
             # What was loaded is not decided upon, and what it was to replace has gone.
             self._decisions.begin(manager.restore(self._model))
 

@@ -4,7 +4,9 @@ import asyncio
 import gc
 import json
 import shutil
+import urllib.request
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,9 @@ from gateway.errors import Conflict, GatewayError, LoadError, ModelNotReady, Sta
 from gateway.serving.lifecycle import State
 from gateway.serving.onnx.session import OnnxSession
 from tests.control.plane import ControlPlane, on_plane, until
-from tests.control.weighty import MB, ROW, WIDTH, Transitions, add, transitions
+from tests.control.weighty import MB, ROW, WIDTH, Transitions, add
 from tests.repository import ModelDirectory, slow
-
-__all__ = ["transitions"]
+from tests.server import GatewayProcess
 
 BY = {"by": "a test"}
 IN_PLACE = 'swap_policy = "in_place"\n'
@@ -167,7 +168,7 @@ def test_what_is_used_beside_the_stable_version_stays(models: ModelDirectory) ->
         assert await answer(plane, "champion") == ("1", 1.0)
         assert await answer(plane) == ("2", 2.0)
 
-    on_tight_plane(test, models, budget=MemoryBudget(2 * TIGHT, lambda: None))
+    on_tight_plane(test, models, budget=MemoryBudget(500 * MB, lambda: None))
 
 
 def test_requests_in_flight_are_answered_and_new_ones_are_told_when_to_come_back(
@@ -423,7 +424,7 @@ def test_two_rollbacks_at_once_go_back_once(models: ModelDirectory) -> None:
     on_tight_plane(test, models)
 
 
-def test_an_unload_during_nothing_leaves_nothing(models: ModelDirectory) -> None:
+def test_an_unloaded_model_has_nothing_to_go_back_to(models: ModelDirectory) -> None:
     async def test(plane: ControlPlane) -> None:
         await plane.rollouts.promote("m", "2", **BY)
         await plane.rollouts.unload("m", **BY)
@@ -434,3 +435,49 @@ def test_an_unload_during_nothing_leaves_nothing(models: ModelDirectory) -> None
             await plane.rollouts.rollback("m", **BY)
 
     on_tight_plane(test, models)
+
+
+# -- a server -----------------------------------------------------------------------------------
+
+
+def test_clients_of_a_server_are_told_when_to_come_back(tmp_path: Path) -> None:
+    models = ModelDirectory(tmp_path / "models")
+    settings = IN_PLACE + 'inline = false\nversion_policy = { specific = ["1"] }\n'
+    for version in ("1", "2"):
+        models.add("slow", slow, settings, version=version)
+    with GatewayProcess(models.path) as gateway, ThreadPoolExecutor(5) as pool:
+
+        def ask(steps: int) -> tuple[int, dict[str, str], Any]:
+            tensor = {"name": "steps", "datatype": "INT64", "shape": [1], "data": [steps]}
+            body = json.dumps({"inputs": [tensor]}).encode()
+            status, headers, answer = gateway.request("POST", "/v2/models/slow/infer", body)
+            return status, headers, json.loads(answer)
+
+        def promote() -> int:
+            request = urllib.request.Request(
+                f"{gateway.admin_url}/admin/models/slow/promote",
+                json.dumps({"version": "2"}).encode(),
+                {"content-type": "application/json"},
+            )
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status
+
+        def inflight() -> bool:
+            metrics = gateway.request("GET", "/metrics")[2].decode()
+            return "onnx_gateway_inflight_requests 4.0" in metrics
+
+        def leaves() -> bool:
+            _, index = gateway.post("/v2/repository/index", {})
+            return any(entry["state"] == "UNLOADING" for entry in index)
+
+        # One after the other, so that version 1 is long busy with them.
+        running = [pool.submit(ask, 20_000) for _ in range(4)]
+        gateway.wait_until(inflight)
+        promotion = pool.submit(promote)
+        gateway.wait_until(leaves)
+        status, headers, answer = ask(1)
+        assert (status, headers["retry-after"]) == (503, "1")
+        assert "swapped in place" in answer["error"]
+        assert [request.result()[2]["model_version"] for request in running] == ["1"] * 4
+        assert promotion.result() == 200
+        assert ask(1)[2]["model_version"] == "2"

@@ -55,8 +55,3 @@ class Transitions:
     def of(self, *states: State) -> list[tuple[str, State]]:
         """Those to one of ``states``."""
         return [entry for entry in self.seen if entry[1] in states]
-
-
-@pytest.fixture
-def transitions(monkeypatch: pytest.MonkeyPatch) -> Transitions:
-    return Transitions(monkeypatch)
