@@ -161,11 +161,11 @@ class FakeAdmin:
             raise NotFound(f"{model} has no canary")
         return self.verdict
 
-    def shadow_report(self, model: str) -> dict[str, Any]:
+    async def shadow_report(self, model: str) -> dict[str, Any]:
         self._status(model)
         return REPORT
 
-    def shadow_worst(self, model: str) -> list[dict[str, Any]]:
+    async def shadow_worst(self, model: str) -> list[dict[str, Any]]:
         self._status(model)
         return self.worst
 
