@@ -206,7 +206,9 @@ class Rollouts:
                 )
             if not serving:
                 raise Conflict(f"model '{model}' has no version that serves to compare with")
-            await change.commit(replace(traffic, stable=serving, canary=Canary(plan=read)))
+            await change.commit(
+                replace(traffic, stable=serving, canary=Canary(plan=read, against=serving))
+            )
         return self.status(model)
 
     async def pause_canary(self, model: str, *, by: str, reason: str = "") -> dict[str, Any]:
@@ -262,8 +264,7 @@ class Rollouts:
         canary = self._routing.traffic(model).canary
         if canary is None:
             raise ModelNotFound(f"model '{model}' has had no canary")
-        run = self._trials.canaries.get(model)
-        return verdict_of(model, canary, self._serving(model), run.report() if run else None)
+        return verdict_of(model, canary, self._trials.canary_report(model))
 
     # -- shadow -------------------------------------------------------------------------------
 
@@ -390,6 +391,8 @@ class Rollouts:
                 f"version '{after.stable}' of model '{model}' has all of the traffic already: "
                 "it cannot be its canary"
             )
+        if canary is not None and canary is not before.canary:
+            after = replace(after, canary=replace(canary, against=after.stable))
         if after.stable in (LATEST, serving):
             return replace(after, previous=before.previous)
         kept = before.with_stable(after.stable, serving, self._routing.keep_previous)
