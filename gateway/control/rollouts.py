@@ -317,11 +317,17 @@ class Rollouts:
     def _shadowing(self, model: str) -> Shadowing:
         self._check_known(model)
         shadowing = self._trials.shadows.get(model)
-        if shadowing is None:
-            if self._routing.traffic(model).shadow is not None:
-                raise ModelNotReady(f"the shadow of model '{model}' is not loaded yet")
+        if shadowing is not None:
+            return shadowing
+        plan = self._routing.traffic(model).shadow
+        if plan is None:
             raise ModelNotFound(f"model '{model}' has no shadow")
-        return shadowing
+        if not plan.model and plan.version == self._serving(model):
+            raise ModelNotReady(
+                f"the shadow of model '{model}', version '{plan.version}', answers its traffic "
+                "now: it is a shadow again once another version does"
+            )
+        raise ModelNotReady(f"the shadow of model '{model}' is not loaded yet")
 
     # -- loading ------------------------------------------------------------------------------
 
