@@ -128,15 +128,13 @@ class Decisions:
     async def _note_error(self, change: "Change", error: GatewayError) -> None:
         refused = isinstance(error, Conflict | ModelNotFound)
         event = change.event(outcome="refused" if refused else "failed", reason=str(error))
-        try:
-            await self.store.append(event)
-        except GatewayError:
-            # It may be the journal itself that failed; the caller is owed the first error.
-            log.exception("the journal has no entry of a %s of model '%s'", event.verb, event.model)
+        # It may be the journal itself that failed; the caller is owed the first error.
+        await self._note(event)
 
     async def _note_load(self, entry: ModelVersion, loaded: LoadedModel | None) -> None:
         self.fault("load: serves" if loaded else "load: failed")
-        await self.store.append(
+        # Nothing is decided by a load: what it has loaded is to serve, written down or not.
+        await self._note(
             Event(
                 by=ITSELF,
                 verb="load_version",
@@ -150,8 +148,18 @@ class Decisions:
             )
         )
 
+    async def _note(self, event: Event) -> None:
+        """Write to the journal what is so in any case."""
+        try:
+            await self.store.append(event)
+        except GatewayError:
+            log.exception("the journal has no entry of a %s of model '%s'", event.verb, event.model)
+
     async def _settle(self, model: str) -> None:
-        """Remember what has followed from a load by itself: the latest version is another one."""
+        """Remember what has followed from a load by itself: the latest version is another one.
+
+        Where it cannot be written, it is written with whatever follows next.
+        """
         async with self.turn(model):
             before, after = self._committed.get(model, ModelTraffic()), self.routing.traffic(model)
             if after == before:
@@ -165,8 +173,12 @@ class Decisions:
                 before=as_table(before),
                 after=as_table(after),
             )
-            await self.store.commit({model: after}, event)
-            self._committed[model] = after
+            try:
+                await self.store.commit({model: after}, event)
+            except GatewayError:
+                log.exception("it is not remembered what model '%s' follows", model)
+            else:
+                self._committed[model] = after
 
 
 class Change:
