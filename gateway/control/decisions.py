@@ -8,7 +8,7 @@ old decision, one that dies after it with the new one.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from typing import Any, Final
 
 from gateway.control.journal import Event
@@ -98,8 +98,11 @@ class Decisions:
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
-            # The turn is kept until it is over: the next verb builds on what this one decided.
-            await asyncio.wait([task])
+            # The turn is kept until it is over, however often it is cancelled: the next verb builds
+            # on what this one decided.
+            while not task.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([task])
             raise
 
     def begin(self, work: Awaitable[None]) -> "asyncio.Task[None]":
