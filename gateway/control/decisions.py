@@ -17,6 +17,7 @@ from gateway.control.routing import Routing
 from gateway.control.state_store import StateStore
 from gateway.control.traffic import ModelTraffic, as_table
 from gateway.errors import Conflict, GatewayError, ModelNotFound
+from gateway.serving.lifecycle import State
 from gateway.serving.loaded import LoadedModel
 from gateway.serving.registry import ModelVersion, Registry
 
@@ -196,27 +197,43 @@ class Change:
         self._verb = verb
         self._by = by
         self._reason = reason
-        self._holds: list[tuple[str, AbstractContextManager[None]]] = []
+        self._holds: list[tuple[tuple[str, str], AbstractContextManager[None]]] = []
         self._has_turn = False
 
     async def load(self, version: str, model: str = "") -> ModelVersion:
         """See to it that ``version`` serves, and goes on to until this change is over.
 
-        Before ``take_turn``, because it may take minutes. Raises as ``Manager.ensure`` does.
+        Before ``take_turn``, because it may take minutes, and because a load ends with a turn of
+        its own. Raises as ``Manager.ensure`` does.
         """
         manager, of = self._decisions.manager, model or self._model
         hold = manager.holding(of, version)
         hold.__enter__()
-        self._holds.append((of, hold))
+        self._holds.append(((of, version), hold))
         self._decisions.fault(f"{self._verb}: loading")
         entry = await manager.ensure(of, version)
         self._decisions.fault(f"{self._verb}: loaded")
         return entry
 
     async def take_turn(self) -> None:
-        """Wait for other changes of this model; until this one is over, there are none."""
+        """Wait for other changes of this model; until this one is over, there are none.
+
+        Raises:
+            Conflict: one of them was an unload of a version that was loaded for this one.
+        """
         await self._decisions.turn(self._model).acquire()
         self._has_turn = True
+        for (model, version), _ in self._holds:
+            self.check_serves(version, model)
+
+    def check_serves(self, version: str, model: str = "") -> None:
+        """Raise ``Conflict`` unless ``version`` serves."""
+        of = model or self._model
+        entry = self._decisions.registry.get(of, version)
+        if entry is None or entry.state is not State.READY:
+            raise Conflict(
+                f"version '{version}' of model '{of}' was unloaded meanwhile: try it again"
+            )
 
     async def commit(self, after: ModelTraffic, evidence: dict[str, Any] | None = None) -> None:
         """Make ``after`` what is decided, on ``evidence``. Raises as ``Decisions.commit`` does."""
@@ -245,7 +262,7 @@ class Change:
             self._decisions.turn(self._model).release()
         for _, hold in self._holds:
             hold.__exit__(None, None, None)
-        for model, _ in self._holds:
+        for (model, _), _ in self._holds:
             self._decisions.manager.release(model)
 
 

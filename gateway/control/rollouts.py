@@ -111,6 +111,10 @@ class Rollouts:
     async def rollback(self, model: str, *, by: str, reason: str = "") -> dict[str, Any]:
         """End a running canary; where none runs, go back to the version that was stable before."""
         async with self._change(model, "rollback", "", by, reason) as change:
+            traffic = self._routing.traffic(model)
+            if traffic.running_canary is None and traffic.previous:
+                # It is loaded already, or on its way to be after a start of the server.
+                await change.load(traffic.previous[0])
             await change.take_turn()
             traffic = self._routing.traffic(model)
             canary = traffic.running_canary
@@ -127,7 +131,7 @@ class Rollouts:
                     "over another version, or --keep-previous is 0"
                 )
             version = change.version = traffic.previous[0]
-            await change.load(version)
+            change.check_serves(version)
             serving = self._serving(model)
             await change.commit(
                 traffic.with_stable(version, serving, max(self._routing.keep_previous, 1))
