@@ -89,13 +89,22 @@ class Decisions:
         finally:
             change.leave()
 
-    async def commit(self, model: str, after: ModelTraffic, event: Event) -> None:
+    async def commit(
+        self,
+        model: str,
+        after: ModelTraffic,
+        event: Event,
+        then: Callable[[], None] | None = None,
+    ) -> None:
         """Commit a decision, then route by it; once begun, it is not given up half-way.
+
+        Args:
+            then: what else is to be done once it is committed.
 
         Raises:
             StateUnavailable: it cannot be written; nothing has changed.
         """
-        task = self.begin(self._commit(model, after, event))
+        task = self.begin(self._commit(model, after, event, then))
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -117,13 +126,17 @@ class Decisions:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _commit(self, model: str, after: ModelTraffic, event: Event) -> None:
+    async def _commit(
+        self, model: str, after: ModelTraffic, event: Event, then: Callable[[], None] | None
+    ) -> None:
         self.fault(f"{event.verb}: decided")
         await self.store.commit({model: after}, event)
         self.fault(f"{event.verb}: committed")
         self._committed[model] = after
         before = self.routing.traffic(model)
         self.routing.decide({model: after})
+        if then is not None:
+            then()
         self.fault(f"{event.verb}: applied")
         self.manager.release(model)
         if before.shadow is not None and before.shadow.model:
@@ -235,11 +248,16 @@ class Change:
                 f"version '{version}' of model '{of}' was unloaded meanwhile: try it again"
             )
 
-    async def commit(self, after: ModelTraffic, evidence: dict[str, Any] | None = None) -> None:
-        """Make ``after`` what is decided, on ``evidence``. Raises as ``Decisions.commit`` does."""
+    async def commit(
+        self,
+        after: ModelTraffic,
+        evidence: dict[str, Any] | None = None,
+        then: Callable[[], None] | None = None,
+    ) -> None:
+        """Make ``after`` what is decided, on ``evidence``. See ``Decisions.commit``."""
         before = self._decisions.routing.traffic(self._model)
         event = self.event(before=as_table(before), after=as_table(after), evidence=evidence)
-        await self._decisions.commit(self._model, after, event)
+        await self._decisions.commit(self._model, after, event, then)
 
     def event(self, **more: Any) -> Event:
         """What the journal says."""

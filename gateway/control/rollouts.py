@@ -344,16 +344,20 @@ class Rollouts:
 
     async def unload(self, model: str, *, by: str, reason: str = "") -> None:
         """Take the model out of service; see ``Manager.unload``. What is decided of it is kept."""
-        async with self._decisions.change(model, "unload", "", by, reason) as change:
-            await change.take_turn()
-            self._manager.check_can_unload(model)
-            traffic = self._routing.traffic(model)
-            canary = traffic.running_canary
-            if canary is not None:
-                ended = replace(canary, phase=CanaryPhase.ABORTED, reason="the model was unloaded")
-                traffic = replace(traffic, canary=ended)
-            await change.commit(replace(traffic, loaded=False, previous=()))
-        await self._manager.unload(model)
+
+        async def decide(take_out: Callable[[], None]) -> None:
+            async with self._decisions.change(model, "unload", "", by, reason) as change:
+                await change.take_turn()
+                traffic = self._routing.traffic(model)
+                canary = traffic.running_canary
+                if canary is not None:
+                    ended = replace(
+                        canary, phase=CanaryPhase.ABORTED, reason="the model was unloaded"
+                    )
+                    traffic = replace(traffic, canary=ended)
+                await change.commit(replace(traffic, loaded=False, previous=()), then=take_out)
+
+        await self._manager.unload(model, decide)
 
     # -- the declarative form -----------------------------------------------------------------
 
