@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any, Final
 
 from gateway.control.journal import Event
@@ -255,6 +256,9 @@ class Change:
         then: Callable[[], None] | None = None,
     ) -> None:
         """Make ``after`` what is decided, on ``evidence``. See ``Decisions.commit``."""
+        if self._holds and not self._decisions.manager.wants(self._model):
+            # What was loaded for this change has to be there again after a restart.
+            after = replace(after, loaded=True)
         before = self._decisions.routing.traffic(self._model)
         event = self.event(before=as_table(before), after=as_table(after), evidence=evidence)
         await self._decisions.commit(self._model, after, event, then)

@@ -109,6 +109,10 @@ class Manager:
         """The version that answers a request which names none."""
         return self._routing.default(name)
 
+    def wants(self, name: str) -> bool:
+        """Whether the model is to be loaded by itself at a start."""
+        return name in self._wanted
+
     def unloaded_models(self) -> dict[str, str]:
         """Models that the repositories hold and nobody loaded, with the reason."""
         known = set(self._registry.names())
