@@ -16,7 +16,7 @@ from gateway.control.journal import Event
 from gateway.control.manager import Manager
 from gateway.control.routing import Routing
 from gateway.control.state_store import StateStore
-from gateway.control.traffic import ModelTraffic, as_table
+from gateway.control.traffic import LATEST, ModelTraffic, as_table
 from gateway.errors import Conflict, GatewayError, ModelNotFound
 from gateway.serving.lifecycle import State
 from gateway.serving.loaded import LoadedModel
@@ -105,7 +105,7 @@ class Decisions:
         Raises:
             StateUnavailable: it cannot be written; nothing has changed.
         """
-        task = self.begin(self._commit(model, after, event, then))
+        task = self.begin(self._commit(model, self.routing.traffic(model), after, event, then))
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -128,13 +128,21 @@ class Decisions:
         return task
 
     async def _commit(
-        self, model: str, after: ModelTraffic, event: Event, then: Callable[[], None] | None
+        self,
+        model: str,
+        before: ModelTraffic,
+        after: ModelTraffic,
+        event: Event,
+        then: Callable[[], None] | None,
     ) -> None:
         self.fault(f"{event.verb}: decided")
         await self.store.commit({model: after}, event)
         self.fault(f"{event.verb}: committed")
         self._committed[model] = after
-        before = self.routing.traffic(model)
+        now = self.routing.traffic(model)
+        if now is not before and after.stable == LATEST:
+            # Meanwhile another version has become the latest one; ``_settle`` will remember it.
+            after = replace(after, previous=now.previous)
         self.routing.decide({model: after})
         if then is not None:
             then()

@@ -150,7 +150,7 @@ class Rollouts:
                     f"model '{model}' has a canary, which is tried against version "
                     f"'{traffic.stable}': end it first"
                 )
-            await change.commit(replace(traffic, stable=LATEST))
+            await change.commit(self._following(model, traffic))
         return self.status(model)
 
     async def set_label(
@@ -404,8 +404,11 @@ class Rollouts:
                 f"version '{after.stable}' of model '{model}' has all of the traffic already: "
                 "it cannot be its canary"
             )
+        after = replace(after, previous=before.previous)
+        if after.stable == LATEST and before.stable != LATEST:
+            return self._following(model, after)
         if after.stable in (LATEST, serving):
-            return replace(after, previous=before.previous)
+            return after
         kept = before.with_stable(after.stable, serving, self._routing.keep_previous)
         return replace(after, previous=kept.previous)
 
@@ -516,6 +519,19 @@ class Rollouts:
             raise ModelNotFound(
                 f"unknown model '{model}'; known are {', '.join(sorted(known)) or 'none'}"
             )
+
+    def _following(self, model: str, traffic: ModelTraffic) -> ModelTraffic:
+        """The traffic once the latest version is stable, whichever that is."""
+        serving, latest = self._serving(model), self._routing.latest(model)
+        if latest is not None:
+            keep = self._routing.keep_previous
+            traffic = traffic.with_stable(latest.version, serving, keep)
+        elif serving:
+            raise Conflict(
+                f"no version of model '{model}' that its version policy chooses serves: version "
+                f"'{serving}' would have no successor"
+            )
+        return replace(traffic, stable=LATEST)
 
     def _serving(self, model: str) -> str:
         default = self._routing.default(model)
