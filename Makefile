@@ -29,7 +29,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve models test check fuzz bench memory soak conformance build clean
+.PHONY: help demo tour serve models test check fuzz bench memory soak conformance build clean
 
 help: ## list the targets
 	@echo "onnx-gateway: serves ONNX models over the Open Inference Protocol"
@@ -39,6 +39,9 @@ help: ## list the targets
 
 demo: $(NATIVE) models ## start the gateway on real models, send it real inputs, show what it did
 	@$(PY) -m examples.demo --models $(MODELS)
+
+tour: $(NATIVE) ## change a model under traffic: shadow, canary, promote, rollback, history
+	@$(PY) -m examples.tour
 
 serve: $(NATIVE) models ## leave the demo's gateway up on ports 8000 (HTTP), 8001 (gRPC), 8002 (metrics)
 	@exec $(VENV)/bin/onnx-gateway serve $(MODELS)

@@ -23,6 +23,7 @@ from examples.build_models import DEFAULT_DIRECTORY, DEMO_MODELS
 from examples.gateway import Gateway, GatewayError, running
 from examples.models import digits, file_type, silero_vad
 from examples.models.packages import CACHE
+from examples.telling import say, title
 from examples.traffic import Array, Caller, callers, spread
 
 IN_FLIGHT = 64
@@ -75,16 +76,6 @@ class Agreement:
             f"{self.answers} answers {verdict} with ONNX Runtime in process "
             f"(largest difference {self.largest:.1e})"
         )
-
-
-def say(*lines: str) -> None:
-    """Print at once, so that a log has the lines in their order."""
-    for line in lines:
-        print(f"  {line}" if line else "", flush=True)
-
-
-def title(text: str) -> None:
-    print(f"\n{text}\n{'-' * len(text)}", flush=True)
 
 
 async def show_digits(clients: tuple[Caller, Caller], models: Path) -> Agreement:

@@ -28,19 +28,29 @@ class Caller:
 
     async def infer(self, model: str, **arrays: Array) -> dict[str, Array]:
         """Send one request of the named inputs; the outputs by name."""
-        inputs = []
-        for name, array in arrays.items():
-            tensor = self._module.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
-            tensor.set_data_from_numpy(np.ascontiguousarray(array).reshape(array.shape))
-            inputs.append(tensor)
-        result = await self._client.infer(model, inputs)
-        response = result.get_response()
+        result, response = await self._infer(model, arrays)
         names = (
             [output["name"] for output in response["outputs"]]
             if isinstance(response, dict)
             else [output.name for output in response.outputs]
         )
         return {name: result.as_numpy(name) for name in names}
+
+    async def version_of(self, model: str, **arrays: Array) -> str:
+        """Send one request of the named inputs; the version that answered it."""
+        _, response = await self._infer(model, arrays)
+        if isinstance(response, dict):
+            return str(response["model_version"])
+        return str(response.model_version)
+
+    async def _infer(self, model: str, arrays: dict[str, Array]) -> tuple[Any, Any]:
+        inputs = []
+        for name, array in arrays.items():
+            tensor = self._module.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
+            tensor.set_data_from_numpy(np.ascontiguousarray(array).reshape(array.shape))
+            inputs.append(tensor)
+        result = await self._client.infer(model, inputs)
+        return result, result.get_response()
 
     async def statistics(self, model: str) -> dict[str, Any]:
         """The server's statistics of the one loaded version of ``model`` (HTTP only)."""

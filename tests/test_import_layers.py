@@ -47,7 +47,13 @@ COMPOSERS = frozenset({"app", "cli", "__main__", "__init__"})
 #: Outside packages that belong to one place, as paths under ``gateway/``.
 HOMES = {
     "onnxruntime": ("serving/onnx/",),
-    "tomllib": ("config.py", "serving/model_config.py", "control/declaration.py"),
+    "tomllib": (
+        "config.py",
+        "serving/model_config.py",
+        "control/declaration.py",
+        "serving/lineage.py",
+        "front/admin_request.py",
+    ),
     "grpc": ("front/grpc_grpcio.py",),
     "grpc_health": ("front/",),
     "grpc_reflection": ("front/",),

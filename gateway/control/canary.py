@@ -78,6 +78,8 @@ class CanaryRun:
         self.stable: Final = stable
         self.candidate: Final = candidate
         self.plan: Final = plan
+        #: The candidate, as it was loaded.
+        self.loaded: Final = candidate.lane.loaded
         self._evidence = CanaryEvidence(
             plan.gates,
             [spec.name for spec in outputs],

@@ -17,7 +17,7 @@ from gateway.control.routing import Routing
 from gateway.control.state_store import StateStore
 from gateway.control.traffic import ModelTraffic, as_table
 from gateway.errors import Conflict, GatewayError, ModelNotFound
-from gateway.serving.lifecycle import State
+from gateway.serving.loaded import LoadedModel
 from gateway.serving.registry import ModelVersion, Registry
 
 log = logging.getLogger(__name__)
@@ -134,18 +134,19 @@ class Decisions:
             # It may be the journal itself that failed; the caller is owed the first error.
             log.exception("the journal has no entry of a %s of model '%s'", event.verb, event.model)
 
-    async def _note_load(self, entry: ModelVersion, digest: str) -> None:
-        failed = entry.state is State.FAILED
-        self.fault("load: failed" if failed else "load: serves")
+    async def _note_load(self, entry: ModelVersion, loaded: LoadedModel | None) -> None:
+        self.fault("load: serves" if loaded else "load: failed")
         await self.store.append(
             Event(
                 by=ITSELF,
                 verb="load_version",
                 model=entry.name,
                 version=entry.version,
-                outcome="failed" if failed else "ok",
+                outcome="ok" if loaded else "failed",
                 reason=entry.reason,
-                digest=digest,
+                digest=loaded.digest if loaded else "",
+                lineage=(loaded.lineage or None) if loaded else None,
+                evidence=_load_evidence(loaded) if loaded else None,
             )
         )
 
@@ -202,22 +203,24 @@ class Change:
         await self._decisions.turn(self._model).acquire()
         self._has_turn = True
 
-    async def commit(self, after: ModelTraffic) -> None:
-        """Make ``after`` what is decided. Raises as ``Decisions.commit`` does."""
+    async def commit(self, after: ModelTraffic, evidence: dict[str, Any] | None = None) -> None:
+        """Make ``after`` what is decided, on ``evidence``. Raises as ``Decisions.commit`` does."""
         before = self._decisions.routing.traffic(self._model)
-        event = self.event(before=as_table(before), after=as_table(after))
+        event = self.event(before=as_table(before), after=as_table(after), evidence=evidence)
         await self._decisions.commit(self._model, after, event)
 
     def event(self, **more: Any) -> Event:
         """What the journal says."""
         entry = self._decisions.registry.get(self._model, self.version)
+        loaded = entry.lane.loaded if entry is not None and entry.lane else None
         values: Mapping[str, Any] = {
             "by": self._by,
             "verb": self._verb,
             "model": self._model,
             "version": self.version,
             "reason": self._reason,
-            "digest": entry.lane.loaded.digest if entry is not None and entry.lane else "",
+            "digest": loaded.digest if loaded else "",
+            "lineage": (loaded.lineage or None) if loaded else None,
         }
         return Event(**{**values, **more})
 
@@ -229,6 +232,16 @@ class Change:
             hold.__exit__(None, None, None)
         for model, _ in self._holds:
             self._decisions.manager.release(model)
+
+
+def _load_evidence(loaded: LoadedModel) -> dict[str, Any]:
+    """What a version was found to be at its load."""
+    return {
+        "golden_requests": loaded.golden_requests,
+        "memory_bytes": loaded.memory_bytes,
+        "latency_us": {str(rows): ns / 1e3 for rows, ns in loaded.latency_ns.items()},
+        "notes": list(loaded.notes),
+    }
 
 
 def _no_fault(point: str) -> None:

@@ -81,8 +81,8 @@ class Manager:
         self._closing = False
         #: Loads of versions by model, and by outcome: ``ok`` or ``failed``.
         self.loads: dict[str, dict[str, int]] = {}
-        #: Awaited after each load of a version with its digest, which is empty for a failed one.
-        self.noted: Callable[[ModelVersion, str], Awaitable[None]] = _nobody_notes
+        #: Awaited after each load of a version with what was loaded, ``None`` where it failed.
+        self.noted: Callable[[ModelVersion, LoadedModel | None], Awaitable[None]] = _nobody_notes
         #: Awaited once the versions of a model are loaded, before those nobody needs are retired.
         self.settled: Callable[[str], Awaitable[None]] = _nobody_settles
 
@@ -316,7 +316,7 @@ class Manager:
         self._count_load(entry.name, "ok")
         if old is not None:
             self._retire([old])
-        await self.noted(entry, loaded.digest)
+        await self.noted(entry, loaded)
         return entry
 
     async def _failed(self, entry: ModelVersion, error: BaseException) -> None:
@@ -334,7 +334,7 @@ class Manager:
             return
         self._count_load(entry.name, "failed")
         self._routing.publish()
-        await self.noted(entry, "")
+        await self.noted(entry, None)
         if not isinstance(error, LoadError):
             raise LoadError(entry.reason) from error
 
@@ -417,7 +417,7 @@ class Manager:
         self._sources = await asyncio.to_thread(scan_repositories, self._repositories)
 
 
-async def _nobody_notes(entry: ModelVersion, digest: str) -> None:
+async def _nobody_notes(entry: ModelVersion, loaded: LoadedModel | None) -> None:
     """Where nobody keeps a record."""
 
 

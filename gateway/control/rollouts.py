@@ -94,6 +94,7 @@ class Rollouts:
             version = change.version = self.meant(model, version)
             await change.load(version)
             await change.take_turn()
+            evidence = await self._trials.evidence(model, version)
             traffic = self._routing.traffic(model)
             if traffic.stable == version and traffic.running_canary is None:
                 raise Conflict(f"version '{version}' of model '{model}' is stable already")
@@ -104,7 +105,7 @@ class Rollouts:
                 phase = CanaryPhase.PROMOTED if own else CanaryPhase.ABORTED
                 why = f"version '{version}' was promoted by {by}"
                 after = replace(after, canary=replace(canary, phase=phase, reason=why))
-            await change.commit(after)
+            await change.commit(after, evidence)
         return self.status(model)
 
     async def rollback(self, model: str, *, by: str, reason: str = "") -> dict[str, Any]:
@@ -375,14 +376,20 @@ class Rollouts:
                 now = self._routing.traffic(model)
                 wanted = target(now, declared[model], self._routing.keep_previous)
                 change.version = wanted.stable
-                await change.commit(self._with_previous(model, now, wanted))
+                await change.commit(self._completed(model, now, wanted))
         return {"changes": changes}
 
-    def _with_previous(self, model: str, before: ModelTraffic, after: ModelTraffic) -> ModelTraffic:
-        """``after``, with what serves kept for a rollback where another version takes its place."""
+    def _completed(self, model: str, before: ModelTraffic, after: ModelTraffic) -> ModelTraffic:
+        """``after`` over what serves, which is kept for a rollback where it is replaced."""
         serving = self._serving(model)
-        if after.running_canary is not None and after.stable == LATEST and serving:
+        canary = after.running_canary
+        if canary is not None and after.stable == LATEST and serving:
             after = replace(after, stable=serving)
+        if canary is not None and canary.plan.version == after.stable:
+            raise Conflict(
+                f"version '{after.stable}' of model '{model}' has all of the traffic already: "
+                "it cannot be its canary"
+            )
         if after.stable in (LATEST, serving):
             return replace(after, previous=before.previous)
         kept = before.with_stable(after.stable, serving, self._routing.keep_previous)

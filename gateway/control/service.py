@@ -111,7 +111,7 @@ class ControlService:
         """Names, types and shapes of the tensors, and what else is known as ``properties``.
 
         Shapes are whole: the batch axis, -1, is among them. Of ``properties``, all of them
-        strings, ``labels`` and ``batch_axes`` are JSON objects by tensor.
+        strings, ``lineage`` is a JSON object, ``labels`` and ``batch_axes`` are such by tensor.
         """
         chosen = self._loaded(name, version)
         signature = chosen.signature
@@ -247,6 +247,8 @@ def _properties(loaded: LoadedModel) -> dict[str, str]:
         "max_batch_size": str(signature.max_batch_size),
         "notes": " ".join(loaded.notes),
     }
+    if loaded.lineage:
+        properties["lineage"] = json.dumps(loaded.lineage, ensure_ascii=False)
     if labels := {spec.name: spec.labels for spec in tensors if spec.labels}:
         properties["labels"] = json.dumps(labels, ensure_ascii=False)
     if axes := {s.name: s.batch_axis for s in tensors if s.batch_axis is not None}:

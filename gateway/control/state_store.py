@@ -48,6 +48,8 @@ CREATE TABLE head (
     only INTEGER PRIMARY KEY CHECK (only = 1), entries INTEGER NOT NULL, hash TEXT NOT NULL
 ) STRICT;
 """
+_TRAFFIC: Final = "model, decided FROM traffic"
+_JOURNAL: Final = "seq, model, content, hash FROM journal"
 #: What SQLite can count to.
 _MOST: Final = 2**63 - 1
 #: SQLite's codes for a file that does not hold what it should.
@@ -203,7 +205,7 @@ class StateStore:
     def _load(self) -> dict[str, ModelTraffic]:
         database = self._opened()
         with _refusing(self._file, "read"):
-            rows = database.execute("SELECT model, decided FROM traffic ORDER BY model").fetchall()
+            rows = database.execute(f"SELECT {_TRAFFIC} ORDER BY model").fetchall()
         return {model: self._decided(model, text) for model, text in rows}
 
     def _decided(self, model: str, text: str) -> ModelTraffic:
@@ -215,8 +217,8 @@ class StateStore:
 
     def _commit(self, rows: Mapping[str, str], event: Event) -> JournalEntry:
         database = self._opened()
-        self._fault("begin")
         with _refusing(self._file, "written, and nothing was"), _transaction(database):
+            self._fault("begin")
             number, head = _end(database)
             database.executemany(
                 "INSERT INTO traffic VALUES (?, ?, ?) ON CONFLICT (model) "
@@ -241,7 +243,7 @@ class StateStore:
         database = self._opened()
         with _refusing(self._file, "read"):
             found = database.execute(
-                f"SELECT * FROM journal WHERE {where} ORDER BY seq DESC LIMIT ?", values
+                f"SELECT {_JOURNAL} WHERE {where} ORDER BY seq DESC LIMIT ?", values
             ).fetchall()
         try:
             return [JournalEntry.from_record(Record(*row)) for row in found]
@@ -290,7 +292,7 @@ def _verify(database: sqlite3.Connection) -> Verification:
         noted = database.execute("SELECT entries, hash FROM head").fetchone()
         if noted is None:
             return Verification(0, False, None, "the journal's length and last hash are missing")
-        rows = database.execute("SELECT * FROM journal ORDER BY seq")
+        rows = database.execute(f"SELECT {_JOURNAL} ORDER BY seq")
         return verify_chain((Record(*row) for row in rows), *noted)
 
 
@@ -324,22 +326,26 @@ def _prepare(database: sqlite3.Connection) -> None:
     # A decision is on the disk before anybody acts on it, even if the power fails.
     database.execute("PRAGMA synchronous = FULL")
     database.execute("PRAGMA foreign_keys = ON")
-    (schema,) = database.execute("PRAGMA user_version").fetchone()
-    if schema < SCHEMA:
-        with _transaction(database):
+    with _transaction(database):
+        (schema,) = database.execute("PRAGMA user_version").fetchone()
+        if schema < SCHEMA:
             for statement in _TABLES.split(";"):
                 database.execute(statement)
             database.execute("INSERT INTO head VALUES (1, 0, ?)", (GENESIS,))
             database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            database.execute(f"PRAGMA user_version = {SCHEMA}")
+        # Written in any case: a file that may only be read is met now, not at the first decision.
+        database.execute(f"PRAGMA user_version = {SCHEMA}")
 
 
 def _check_whole(database: sqlite3.Connection) -> None:
     """Meet damage now, not at the first decision: reads the file, about 1 s for 1 GB."""
     (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
-    (heads,) = database.execute("SELECT count(*) FROM head").fetchone()
-    if found != "ok" or heads != 1:
-        raise sqlite3.DatabaseError(found if found != "ok" else "the journal's last hash is gone")
+    for columns in (_TRAFFIC, _JOURNAL):
+        database.execute(f"SELECT {columns} LIMIT 0")
+    if found != "ok":
+        raise sqlite3.DatabaseError(found)
+    if not database.execute("SELECT entries, hash FROM head").fetchall():
+        raise sqlite3.DatabaseError("the journal's length and last hash are missing")
 
 
 @contextmanager

@@ -163,7 +163,12 @@ class Canary:
     def from_table(cls, values: Mapping[str, Any], where: str = "") -> Self:
         """The canary in ``values``, as ``as_table`` gave them. Raises ``ConfigError``."""
         read = read_table(values, _CANARY_STATE, where)
-        return cls(**{**read, "plan": CanaryPlan.from_table(read["plan"], f"{where}plan.")})
+        plan = CanaryPlan.from_table(read.get("plan", {}), f"{where}plan.")
+        if read.get("step", 0) >= len(plan.steps):
+            raise wrong(
+                f"{where}step", f"below {len(plan.steps)}, the number of steps", read["step"]
+            )
+        return cls(**{**read, "plan": plan})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

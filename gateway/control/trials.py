@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from gateway.control.canary import CanaryRun
 from gateway.control.decisions import ITSELF, Decisions
@@ -70,6 +70,16 @@ class Trials:
             if after is not canary:
                 await self._move(model, traffic, after)
 
+    async def evidence(self, model: str, version: str) -> dict[str, Any] | None:
+        """What is known by now of ``version`` by its canary and its shadow, if it has any."""
+        found: dict[str, Any] = {}
+        run, shadowing = self.canaries.get(model), self.shadows.get(model)
+        if run is not None and run.plan.version == version:
+            found["canary"] = run.report()
+        if shadowing is not None and shadowing.plan.version == version and not shadowing.plan.model:
+            found["shadow"] = await shadowing.report()
+        return found or None
+
     async def _look_on(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
@@ -91,6 +101,7 @@ class Trials:
             after.percent,
             f": {after.reason}" if after.reason else "",
         )
+        run = self.canaries[model]
         changed = replace(traffic, canary=after)
         if after.phase is CanaryPhase.PROMOTED:
             changed = changed.with_stable(version, traffic.stable, self._routing.keep_previous)
@@ -104,6 +115,9 @@ class Trials:
             model=model,
             version=version,
             reason=after.reason or f"step {after.step + 1}: {after.percent:g} %",
+            digest=run.loaded.digest,
+            lineage=run.loaded.lineage or None,
+            evidence={"canary": run.report()},
             before=as_table(traffic),
             after=as_table(changed),
         )

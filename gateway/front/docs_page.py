@@ -16,8 +16,9 @@ summary:hover, details[open] summary { background: var(--soft); }
 summary code { font-weight: 600; overflow-wrap: anywhere; }
 summary span:last-child { margin-left: auto; opacity: .7; text-align: right; }
 .method { border-radius: 5px; color: #fff; flex: none; font-size: .72rem; font-weight: 700;
-  padding: .1rem 0; text-align: center; width: 3.2rem; }
+  padding: .1rem 0; text-align: center; width: 3.6rem; }
 .get { background: #15803d; } .post { background: #1d4ed8; }
+.put { background: #b45309; } .delete { background: #b91c1c; }
 .inside { padding: .3rem .9rem .9rem; }
 table { border-collapse: collapse; width: 100%; }
 td, th { border-top: 1px solid var(--line); padding: .3rem .5rem; text-align: left;
@@ -30,7 +31,7 @@ def render_docs_page(document: dict[str, Any]) -> str:
     """Return the HTML page that shows an OpenAPI ``document`` of ``openapi.py``."""
     by_tag: dict[str, list[str]] = {}
     for path, item in document["paths"].items():
-        for method in ("get", "post"):
+        for method in ("get", "put", "post", "delete"):
             if method in item:
                 operation = item[method]
                 by_tag.setdefault(operation["tags"][0], []).append(
@@ -68,7 +69,10 @@ def _operation(path: str, method: str, operation: dict[str, Any], document: dict
     if "description" in operation:
         rows.append(("About", escape(operation["description"])))
     rows += [
-        (f"Header {escape(parameter['name'])}", escape(parameter["schema"]["description"]))
+        (
+            f"{parameter['in'].capitalize()} {escape(parameter['name'])}",
+            escape(parameter["schema"]["description"]),
+        )
         for parameter in operation.get("parameters", ())
     ]
     if "requestBody" in operation:

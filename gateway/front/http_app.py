@@ -1,10 +1,12 @@
 """The Starlette application: everything over HTTP but the inference path."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic_ns
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
@@ -38,29 +40,19 @@ def build_app(
 ) -> ASGIApp:
     """Build the application of the HTTP front; ``metrics`` gives the body of ``/metrics``."""
     predictions = _PredictEndpoints(dispatcher, service, max_request_bytes)
-    document = openapi_document(service.server_metadata()["version"])
-    page = render_docs_page(document)
-
-    async def openapi(request: Request) -> Response:
-        return json_response(document)
-
-    async def docs(request: Request) -> Response:
-        return HTMLResponse(page)
-
     routes = [
         *ControlEndpoints(service, shared_memory, max_request_bytes).routes(),
         *predictions.routes(),
         *_inference_routes(),
         _metrics_route(metrics),
-        Route("/openapi.json", openapi),
-        Route("/docs", docs),
+        *docs_routes(openapi_document(service.server_metadata()["version"])),
     ]
-    return _application(routes, access_log)
+    return application_of(routes, access_log)
 
 
 def build_metrics_app(metrics: Callable[[], bytes], access_log: AccessLog | None) -> ASGIApp:
     """Build an application of ``/metrics`` alone, for a port of its own."""
-    return _application([_metrics_route(metrics)], access_log)
+    return application_of([_metrics_route(metrics)], access_log)
 
 
 def _inference_routes() -> list[Route]:
@@ -83,9 +75,26 @@ def _metrics_route(metrics: Callable[[], bytes]) -> Route:
     return Route("/metrics", endpoint)
 
 
-def _application(routes: list[Route], access_log: AccessLog | None) -> ASGIApp:
+def docs_routes(document: dict[str, Any]) -> list[Route]:
+    """The OpenAPI ``document``, and the page that shows it."""
+    page = render_docs_page(document)
+
+    async def openapi(request: Request) -> Response:
+        return json_response(document)
+
+    async def docs(request: Request) -> Response:
+        return HTMLResponse(page)
+
+    return [Route("/openapi.json", openapi), Route("/docs", docs)]
+
+
+def application_of(
+    routes: list[Route], access_log: AccessLog | None, middleware: Sequence[Middleware] = ()
+) -> ASGIApp:
+    """An application of ``routes`` that answers every error in the protocol's form."""
     app = Starlette(
         routes=routes,
+        middleware=middleware,
         exception_handlers={
             GatewayError: _gateway_error,
             HTTPException: _http_exception,

@@ -26,17 +26,21 @@ _TICK_S: Final = 1.0
 _SHORTEST_TICK_S: Final = 0.01
 
 
-class _Listener:
+class Listener:
     """Accepts connections on uvicorn's protocol machinery.
 
     It lives on the running event loop, installs no signal handlers and runs no task of its own.
     """
 
-    def __init__(self, host: str, port: int, option: str, heads: ResponseHeads) -> None:
+    def __init__(
+        self, host: str, port: int, option: str, heads: ResponseHeads, host_option: str = "--host"
+    ) -> None:
+        """Prepare to listen on ``host``:``port``; ``option`` and ``host_option`` set them."""
         self.port = port
         self.connections: Final = ServerState()
         self._host: Final = host
         self._option: Final = option
+        self._host_option: Final = host_option
         self._heads: Final = heads
         self._server: asyncio.Server | None = None
         self._ticker: asyncio.TimerHandle | None = None
@@ -62,7 +66,8 @@ class _Listener:
             reason = getattr(error, "strerror", None) or str(error)
             raise StartupError(
                 f"cannot listen on {self._host}:{self.port}: {reason}; "
-                f"choose another port with {self._option}, or another address with --host"
+                f"choose another port with {self._option}, "
+                f"or another address with {self._host_option}"
             ) from None
         self.port = self._server.sockets[0].getsockname()[1]
         self._tick(loop, min(max(tick_s, _SHORTEST_TICK_S), _TICK_S))
@@ -126,7 +131,7 @@ class HttpFront:
         self._context: Final = HttpContext(
             dispatcher, shared_memory, service.model_metadata, self._limits, log
         )
-        self._listener: Final = _Listener(host, port, "--http-port", self._context.heads)
+        self._listener: Final = Listener(host, port, "--http-port", self._context.heads)
         self._app: Final = build_app(
             dispatcher, service, shared_memory, metrics, self._limits.max_request_bytes, log
         )
@@ -163,7 +168,7 @@ class MetricsFront:
     ) -> None:
         log = write_access_log if access_log else None
         self._app: Final = build_metrics_app(metrics, log)
-        self._listener: Final = _Listener(host, port, "--metrics-port", ResponseHeads())
+        self._listener: Final = Listener(host, port, "--metrics-port", ResponseHeads())
 
     @property
     def port(self) -> int:

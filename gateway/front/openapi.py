@@ -1,45 +1,28 @@
 """The OpenAPI 3.1 description of the HTTP front."""
 
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
+from gateway.front.openapi_parts import (
+    ANY_OBJECT,
+    FLAG,
+    Schema,
+    array_of,
+    document_of,
+    error_schema,
+    integer,
+    object_of,
+    operation_of,
+    ref,
+    text,
+)
 from gateway.types import DATATYPES
 
-Schema: TypeAlias = dict[str, Any]
-
-
-def _object(required: list[str], **properties: Schema) -> Schema:
-    return {"type": "object", "required": required, "properties": properties}
-
-
-def _ref(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _list(items: Schema) -> Schema:
-    return {"type": "array", "items": items}
-
-
-def _text(description: str = "") -> Schema:
-    return {"type": "string", "description": description} if description else {"type": "string"}
-
-
-def _integer(description: str = "", minimum: int | None = 0) -> Schema:
-    schema: Schema = {"type": "integer"}
-    if minimum is not None:
-        schema["minimum"] = minimum
-    if description:
-        schema["description"] = description
-    return schema
-
-
-_FLAG: Final = {"type": "boolean"}
-_SHAPE: Final = _list(_integer())
-_ANY_OBJECT: Final = {"type": "object"}
+_SHAPE: Final = array_of(integer())
 _DATATYPE: Final = {"type": "string", "enum": list(DATATYPES)}
 _REGION: Final = {
-    "shared_memory_region": _text("a registered region that holds the tensor"),
-    "shared_memory_byte_size": _integer("bytes of the tensor in the region"),
-    "shared_memory_offset": _integer("where in the region the tensor begins"),
+    "shared_memory_region": text("a registered region that holds the tensor"),
+    "shared_memory_byte_size": integer("bytes of the tensor in the region"),
+    "shared_memory_offset": integer("where in the region the tensor begins"),
 }
 _DATA: Final = {
     "type": "array",
@@ -48,47 +31,47 @@ _DATA: Final = {
 }
 
 _SCHEMAS: Final[dict[str, Schema]] = {
-    "Error": _object(["error"], error=_text("what was expected, what was given, how to mend it")),
-    "RequestInput": _object(
+    "Error": error_schema(),
+    "RequestInput": object_of(
         ["name", "shape", "datatype"],
-        name=_text(),
+        name=text(),
         shape=_SHAPE,
         datatype=_DATATYPE,
         data=_DATA,
-        parameters=_object(
+        parameters=object_of(
             [],
-            binary_data_size=_integer("bytes of this tensor in the binary section of the body"),
+            binary_data_size=integer("bytes of this tensor in the binary section of the body"),
             **_REGION,
         ),
     ),
-    "RequestOutput": _object(
+    "RequestOutput": object_of(
         ["name"],
-        name=_text(),
-        parameters=_object(
+        name=text(),
+        parameters=object_of(
             [],
-            binary_data=_FLAG,
-            classification=_integer("answer the k largest values as 'value:index[:label]'"),
+            binary_data=FLAG,
+            classification=integer("answer the k largest values as 'value:index[:label]'"),
             **_REGION,
         ),
     ),
-    "InferenceRequest": _object(
+    "InferenceRequest": object_of(
         ["inputs"],
-        id=_text("echoed in the response"),
-        inputs=_list(_ref("RequestInput")),
-        outputs=_list(_ref("RequestOutput")),
+        id=text("echoed in the response"),
+        inputs=array_of(ref("RequestInput")),
+        outputs=array_of(ref("RequestOutput")),
         parameters={
             "type": "object",
             "properties": {
-                "timeout": _integer("microseconds after which the answer is no longer wanted"),
-                "priority": _integer("1 is the most urgent; 0 takes the model's default"),
-                "binary_data_output": _FLAG,
+                "timeout": integer("microseconds after which the answer is no longer wanted"),
+                "priority": integer("1 is the most urgent; 0 takes the model's default"),
+                "binary_data_output": FLAG,
             },
             "additionalProperties": {"type": ["boolean", "number", "string"]},
         },
     ),
-    "ResponseOutput": _object(
+    "ResponseOutput": object_of(
         ["name", "shape", "datatype"],
-        name=_text(),
+        name=text(),
         shape=_SHAPE,
         datatype=_DATATYPE,
         data={
@@ -96,89 +79,66 @@ _SCHEMAS: Final[dict[str, Schema]] = {
             "description": "the elements, flat, in row-major order; a number that is not finite is "
             "written as NaN, Infinity or -Infinity",
         },
-        parameters=_object([], binary_data_size=_integer(), **_REGION),
+        parameters=object_of([], binary_data_size=integer(), **_REGION),
     ),
-    "InferenceResponse": _object(
+    "InferenceResponse": object_of(
         ["model_name", "model_version", "outputs"],
-        model_name=_text(),
-        model_version=_text(),
-        id=_text(),
-        outputs=_list(_ref("ResponseOutput")),
+        model_name=text(),
+        model_version=text(),
+        id=text(),
+        outputs=array_of(ref("ResponseOutput")),
     ),
-    "TensorMetadata": _object(
+    "TensorMetadata": object_of(
         ["name", "datatype", "shape"],
-        name=_text(),
+        name=text(),
         datatype=_DATATYPE,
-        shape=_list(_integer("-1 where any size goes", minimum=-1)),
+        shape=array_of(integer("-1 where any size goes", minimum=-1)),
     ),
-    "ModelMetadata": _object(
+    "ModelMetadata": object_of(
         ["name", "versions", "platform", "inputs", "outputs"],
-        name=_text(),
-        versions=_list(_text()),
-        platform=_text(),
-        inputs=_list(_ref("TensorMetadata")),
-        outputs=_list(_ref("TensorMetadata")),
+        name=text(),
+        versions=array_of(text()),
+        platform=text(),
+        inputs=array_of(ref("TensorMetadata")),
+        outputs=array_of(ref("TensorMetadata")),
     ),
-    "ServerMetadata": _object(
+    "ServerMetadata": object_of(
         ["name", "version", "extensions"],
-        name=_text(),
-        version=_text(),
-        extensions=_list(_text()),
+        name=text(),
+        version=text(),
+        extensions=array_of(text()),
     ),
-    "ModelReady": _object(["name", "ready"], name=_text(), ready=_FLAG),
-    "ModelNames": _object(["models"], models=_list(_text())),
-    "Statistics": _object(["model_stats"], model_stats=_list(_ANY_OBJECT)),
-    "IndexEntry": _object(
+    "ModelReady": object_of(["name", "ready"], name=text(), ready=FLAG),
+    "ModelNames": object_of(["models"], models=array_of(text())),
+    "Statistics": object_of(["model_stats"], model_stats=array_of(ANY_OBJECT)),
+    "IndexEntry": object_of(
         ["name", "version", "state", "reason"],
-        name=_text(),
-        version=_text(),
-        state=_text(),
-        reason=_text(),
+        name=text(),
+        version=text(),
+        state=text(),
+        reason=text(),
     ),
-    "Region": _object(
+    "Region": object_of(
         ["name", "key", "offset", "byte_size"],
-        name=_text(),
-        key=_text(),
-        offset=_integer(),
-        byte_size=_integer(),
+        name=text(),
+        key=text(),
+        offset=integer(),
+        byte_size=integer(),
     ),
-    "RegionRegistration": _object(
+    "RegionRegistration": object_of(
         ["key", "byte_size"],
-        key=_text("the name of the POSIX shared memory object"),
-        offset=_integer(),
-        byte_size=_integer(minimum=1),
+        key=text("the name of the POSIX shared memory object"),
+        offset=integer(),
+        byte_size=integer(minimum=1),
     ),
-    "Instances": _object(
+    "Instances": object_of(
         ["instances"],
-        instances=_list(
+        instances=array_of(
             {"description": "one row: the value of the only input, or an object of values by name"}
         ),
     ),
-    "Predictions": _object(["predictions"], predictions=_list({})),
+    "Predictions": object_of(["predictions"], predictions=array_of({})),
 }
-
-
-def _content(schema: Schema) -> Schema:
-    return {"application/json": {"schema": schema}}
-
-
-def _operation(
-    tag: str,
-    summary: str,
-    answer: Schema,
-    errors: tuple[int, ...] = (),
-    body: Schema | None = None,
-) -> Schema:
-    operation: Schema = {
-        "tags": [tag],
-        "summary": summary,
-        "responses": {"200": {"description": "done", "content": _content(answer)}},
-    }
-    for status in errors:
-        operation["responses"][str(status)] = {"$ref": f"#/components/responses/{status}"}
-    if body is not None:
-        operation["requestBody"] = {"content": _content(body)}
-    return operation
 
 
 _ERRORS: Final = {
@@ -194,12 +154,12 @@ _ERRORS: Final = {
 
 
 def _inference() -> Schema:
-    operation = _operation(
+    operation = operation_of(
         "Inference",
         "Run a model",
-        _ref("InferenceResponse"),
+        ref("InferenceResponse"),
         (400, 404, 413, 500, 503, 504),
-        _ref("InferenceRequest"),
+        ref("InferenceRequest"),
     )
     binary = {"schema": {"type": "string", "format": "binary"}}
     operation["description"] = (
@@ -212,44 +172,44 @@ def _inference() -> Schema:
         {
             "name": "Inference-Header-Content-Length",
             "in": "header",
-            "schema": _integer("size of the JSON in bytes, where binary tensors follow it"),
+            "schema": integer("size of the JSON in bytes, where binary tensors follow it"),
         }
     ]
     operation["requestBody"]["required"] = True
     operation["requestBody"]["content"]["application/octet-stream"] = binary
     answer = operation["responses"]["200"]
     answer["content"]["application/octet-stream"] = binary
-    answer["headers"] = {"Inference-Header-Content-Length": {"schema": _integer()}}
+    answer["headers"] = {"Inference-Header-Content-Length": {"schema": integer()}}
     return operation
 
 
 def _model_paths(prefix: str) -> dict[str, Schema]:
     return {
-        prefix: {"get": _operation("Models", "Metadata", _ref("ModelMetadata"), (404, 503))},
+        prefix: {"get": operation_of("Models", "Metadata", ref("ModelMetadata"), (404, 503))},
         f"{prefix}/ready": {
-            "get": _operation("Models", "Whether it answers", _ref("ModelReady"), (404, 503))
+            "get": operation_of("Models", "Whether it answers", ref("ModelReady"), (404, 503))
         },
         f"{prefix}/config": {
-            "get": _operation("Models", "Settings, in Triton's form", _ANY_OBJECT, (404, 503))
+            "get": operation_of("Models", "Settings, in Triton's form", ANY_OBJECT, (404, 503))
         },
-        f"{prefix}/stats": {"get": _operation("Models", "Statistics", _ref("Statistics"), (404,))},
+        f"{prefix}/stats": {"get": operation_of("Models", "Statistics", ref("Statistics"), (404,))},
         f"{prefix}/infer": {"post": _inference()},
     }
 
 
 def _server_paths() -> dict[str, Schema]:
-    log = _operation("Server", "Log settings", _ANY_OBJECT)
-    update = _operation("Server", "Change log settings", _ANY_OBJECT, (400,), _ANY_OBJECT)
-    trace = _operation("Server", "Trace settings: not offered", _ref("Error"), (501,))
+    log = operation_of("Server", "Log settings", ANY_OBJECT)
+    update = operation_of("Server", "Change log settings", ANY_OBJECT, (400,), ANY_OBJECT)
+    trace = operation_of("Server", "Trace settings: not offered", ref("Error"), (501,))
     del trace["responses"]["200"]
-    metrics = _operation("Server", "Metrics for Prometheus", {})
-    metrics["responses"]["200"]["content"] = {"text/plain": {"schema": _text()}}
-    live = _operation("Server", "Whether the process serves", _object(["live"], live=_FLAG))
-    ready = _operation(
-        "Server", "Whether inference may be sent", _object(["ready"], ready=_FLAG), (503,)
+    metrics = operation_of("Server", "Metrics for Prometheus", {})
+    metrics["responses"]["200"]["content"] = {"text/plain": {"schema": text()}}
+    live = operation_of("Server", "Whether the process serves", object_of(["live"], live=FLAG))
+    ready = operation_of(
+        "Server", "Whether inference may be sent", object_of(["ready"], ready=FLAG), (503,)
     )
     return {
-        "/v2": {"get": _operation("Server", "Metadata", _ref("ServerMetadata"))},
+        "/v2": {"get": operation_of("Server", "Metadata", ref("ServerMetadata"))},
         "/v2/health/live": {"get": live},
         "/v2/health/ready": {"get": ready},
         "/v2/logging": {"get": log, "post": update},
@@ -260,16 +220,16 @@ def _server_paths() -> dict[str, Schema]:
 
 
 def _repository_paths() -> dict[str, Schema]:
-    index = _operation(
+    index = operation_of(
         "Repository",
         "All models and their states",
-        _list(_ref("IndexEntry")),
+        array_of(ref("IndexEntry")),
         (400,),
-        _object([], ready={**_FLAG, "description": "only those that answer"}),
+        object_of([], ready={**FLAG, "description": "only those that answer"}),
     )
-    body = _object([], parameters=_ANY_OBJECT)
-    load = _operation("Repository", "Load a model", _ANY_OBJECT, (400, 404, 503), body)
-    unload = _operation("Repository", "Unload a model", _ANY_OBJECT, (400, 404, 503), body)
+    body = object_of([], parameters=ANY_OBJECT)
+    load = operation_of("Repository", "Load a model", ANY_OBJECT, (400, 404, 503), body)
+    unload = operation_of("Repository", "Unload a model", ANY_OBJECT, (400, 404, 503), body)
     return {
         "/v2/repository/index": {
             "get": {key: value for key, value in index.items() if key != "requestBody"},
@@ -285,20 +245,20 @@ def _memory_paths() -> dict[str, Schema]:
     for kind, offered in (("system", True), ("cuda", False)):
         tag = f"{kind.capitalize() if offered else kind.upper()} shared memory"
         prefix = f"/v2/{kind}sharedmemory"
-        regions = _list(_ref("Region"))
+        regions = array_of(ref("Region"))
         if offered:
-            register = _operation(
-                tag, "Register a region", _ANY_OBJECT, (400, 409), _ref("RegionRegistration")
+            register = operation_of(
+                tag, "Register a region", ANY_OBJECT, (400, 409), ref("RegionRegistration")
             )
         else:
-            register = _operation(tag, "Register a region: not offered", _ref("Error"), (501,))
+            register = operation_of(tag, "Register a region: not offered", ref("Error"), (501,))
             del register["responses"]["200"]
-        forget = _operation(tag, "Forget a region", _ANY_OBJECT)
+        forget = operation_of(tag, "Forget a region", ANY_OBJECT)
         paths |= {
-            f"{prefix}/status": {"get": _operation(tag, "All regions", regions)},
-            f"{prefix}/unregister": {"post": _operation(tag, "Forget all regions", _ANY_OBJECT)},
+            f"{prefix}/status": {"get": operation_of(tag, "All regions", regions)},
+            f"{prefix}/unregister": {"post": operation_of(tag, "Forget all regions", ANY_OBJECT)},
             f"{prefix}/region/{{region}}/status": {
-                "get": _operation(tag, "One region", regions, (404,) if offered else ())
+                "get": operation_of(tag, "One region", regions, (404,) if offered else ())
             },
             f"{prefix}/region/{{region}}/register": {"post": register},
             f"{prefix}/region/{{region}}/unregister": {"post": forget},
@@ -307,40 +267,30 @@ def _memory_paths() -> dict[str, Schema]:
 
 
 def _v1_paths() -> dict[str, Schema]:
-    predict = _operation(
+    predict = operation_of(
         "V1",
         "Run a model on rows",
-        _ref("Predictions"),
+        ref("Predictions"),
         (400, 404, 413, 500, 503, 504),
-        _ref("Instances"),
+        ref("Instances"),
     )
-    alive = _operation(
-        "V1", "Whether the process serves", _object(["status"], status={"const": "alive"}), (503,)
+    alive = operation_of(
+        "V1", "Whether the process serves", object_of(["status"], status={"const": "alive"}), (503,)
     )
     return {
         "/": {"get": alive},
-        "/v1/models": {"get": _operation("V1", "The models' names", _ref("ModelNames"))},
+        "/v1/models": {"get": operation_of("V1", "The models' names", ref("ModelNames"))},
         "/v1/models/{model}": {
-            "get": _operation("V1", "Whether a model answers", _ref("ModelReady"), (404, 503))
+            "get": operation_of("V1", "Whether a model answers", ref("ModelReady"), (404, 503))
         },
         "/v1/models/{model}:predict": {"post": predict},
     }
 
 
-def _with_path_parameters(paths: dict[str, Schema]) -> dict[str, Schema]:
-    for path, item in paths.items():
-        names = [part.split("}")[0] for part in path.split("{")[1:]]
-        if names:
-            item["parameters"] = [
-                {"name": name, "in": "path", "required": True, "schema": _text()} for name in names
-            ]
-    return paths
-
-
 def openapi_document(version: str) -> dict[str, Any]:
     """Return the description of every endpoint, for the server's ``version``."""
-    names = _operation("Models", "The models' names", _ref("ModelNames"))
-    statistics = _operation("Models", "Statistics of all models", _ref("Statistics"))
+    names = operation_of("Models", "The models' names", ref("ModelNames"))
+    statistics = operation_of("Models", "Statistics of all models", ref("Statistics"))
     paths = {
         **_model_paths("/v2/models/{model}"),
         **_model_paths("/v2/models/{model}/versions/{version}"),
@@ -351,19 +301,11 @@ def openapi_document(version: str) -> dict[str, Any]:
         **_server_paths(),
         **_memory_paths(),
     }
-    return {
-        "openapi": "3.1.0",
-        "info": {
-            "title": "onnx-gateway",
-            "version": version,
-            "summary": "ONNX models over the Open Inference Protocol",
-        },
-        "paths": _with_path_parameters(paths),
-        "components": {
-            "schemas": _SCHEMAS,
-            "responses": {
-                str(status): {"description": text, "content": _content(_ref("Error"))}
-                for status, text in _ERRORS.items()
-            },
-        },
-    }
+    return document_of(
+        version,
+        "onnx-gateway",
+        "ONNX models over the Open Inference Protocol",
+        paths,
+        _SCHEMAS,
+        _ERRORS,
+    )

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gateway.serving.onnx.session import OnnxSession
 from gateway.serving.settings import ModelSettings
@@ -23,6 +24,7 @@ class LoadedModel:
             already and memory of a GPU are not.
         golden_requests: how many were replayed; all gave what they must.
         metadata: the ONNX file's own metadata (producer, custom key/values).
+        lineage: where the version comes from, as JSON values; see ``lineage.py``.
     """
 
     name: str
@@ -37,3 +39,4 @@ class LoadedModel:
     memory_bytes: int = 0
     golden_requests: int = 0
     metadata: dict[str, str] = field(default_factory=dict)
+    lineage: dict[str, Any] = field(default_factory=dict)

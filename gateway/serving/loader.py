@@ -12,6 +12,7 @@ import numpy as np
 from gateway.errors import LoadError
 from gateway.serving.golden import golden_files
 from gateway.serving.lifecycle import State
+from gateway.serving.lineage import read_lineage
 from gateway.serving.loaded import LoadedModel
 from gateway.serving.memory import resident_bytes
 from gateway.serving.onnx.graph import Graph, read_graph
@@ -73,6 +74,7 @@ def _load(
     inputs = described("input", graph.inputs, settings.inputs)
     outputs = described("output", graph.outputs, settings.outputs, graph.unshaped)
     digest = digest_of(path, graph.external)
+    lineage = read_lineage(path, graph.metadata)
     # The library itself is no part of the model that happens to be the first.
     runtime()
     before = resident_bytes()
@@ -112,6 +114,7 @@ def _load(
         memory_bytes=memory,
         golden_requests=len(golden),
         metadata=graph.metadata,
+        lineage=lineage,
     )
 
 

@@ -1,6 +1,7 @@
 """The verbs by which a model's traffic changes, over real models and a real dispatcher."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,26 @@ def test_the_journal_says_who_changed_what_and_why(models: ModelDirectory) -> No
         assert entry["after"]["stable"] == "2"
         assert entry["digest"].startswith("sha256:")
         assert (await plane.rollouts.verify_journal())["intact"]
+
+    rollout(test, models)
+
+
+def test_the_journal_has_lineage_and_evidence(models: ModelDirectory) -> None:
+    (models.path / "m" / "2" / "lineage.toml").write_text('[code]\ncommit = "4f1d0c2"\n')
+    lineage = {"code": {"commit": "4f1d0c2"}}
+
+    async def test(plane: ControlPlane) -> None:
+        await plane.rollouts.start_shadow("m", {"version": "2"}, **BY)
+        await plane.rollouts.promote("m", "2", **BY)
+        promote, start, load = await plane.rollouts.history("m", limit=3)
+        assert (load["verb"], load["lineage"]) == ("load_version", lineage)
+        assert load["evidence"]["golden_requests"] == 0
+        assert "1" in load["evidence"]["latency_us"]
+        assert (start["verb"], start["lineage"]) == ("start_shadow", lineage)
+        assert (promote["verb"], promote["lineage"]) == ("promote", lineage)
+        assert promote["evidence"]["shadow"]["verdict"] == "inconclusive"
+        metadata = plane.service.model_metadata("m", "2")
+        assert json.loads(metadata["properties"]["lineage"]) == lineage
 
     rollout(test, models)
 

@@ -1,0 +1,52 @@
+"""The admin port over the control plane in memory, on an event loop in a thread of its own."""
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, TypeVar
+
+import uvloop
+
+from gateway.front.admin import AdminFront
+from tests.front.fake_admin import FakeAdmin
+from tests.front.running_front import DEADLINE_S
+
+T = TypeVar("T")
+
+
+class RunningAdmin:
+    def __init__(self, **options: Any) -> None:
+        self.admin = FakeAdmin()
+        self.front = AdminFront(
+            self.admin, version="1.2.3", **{"host": "127.0.0.1", "port": 0, **options}
+        )
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+
+    def __enter__(self) -> "RunningAdmin":
+        self._thread.start()
+        self._run(self.front.start())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._run(self.front.close(0))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    @property
+    def port(self) -> int:
+        return self.front.port
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.front.port}"
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(DEADLINE_S)
