@@ -165,12 +165,15 @@ class Routing:
 
     def _follow(self, model: str, before: ModelVersion, chosen: ModelVersion) -> None:
         """The latest version has changed: the one that was stays loaded, as after a promotion."""
-        if before.version == chosen.version or before.state is not State.READY:
+        if before.version == chosen.version:
             return
         traffic = self.traffic(model)
-        kept = [before.version, *(v for v in traffic.previous if v != before.version)]
-        kept = [version for version in kept if version != chosen.version]
-        self._traffic[model] = replace(traffic, previous=tuple(kept[: self.keep_previous]))
+        # One that has left by itself is no version to go back to; the one that serves neither.
+        left = (before.version,) if before.state is State.READY else ()
+        kept = [version for version in traffic.previous if version not in (*left, chosen.version)]
+        previous = (*left, *kept)[: self.keep_previous]
+        if previous != traffic.previous:
+            self._traffic[model] = replace(traffic, previous=previous)
 
     def _labelled(self, model: str) -> dict[str, ModelVersion]:
         entries = self._registry.versions(model)
