@@ -7,6 +7,11 @@ from typing import Any, Final
 _BAR: Final = 20
 #: Elements of a tensor that are shown.
 _ELEMENTS: Final = 8
+#: Characters of a reason where it is one thing of many; ``--json`` has it whole.
+_REASON: Final = 100
+#: Digits of a digest, enough to tell versions apart.
+_DIGEST: Final = 12
+_OVER: Final = ("promoted", "rolled_back", "aborted")
 
 
 def columns(rows: Iterable[Sequence[str]], indent: str = "") -> list[str]:
@@ -22,6 +27,12 @@ def columns(rows: Iterable[Sequence[str]], indent: str = "") -> list[str]:
 def clean(text: Any) -> str:
     """``text`` on one line: what a terminal might obey or break is shown as its escape."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def short(text: str) -> str:
+    """``text`` on one line, cut where it is long."""
+    line = clean(text)
+    return line if len(line) <= _REASON else f"{line[: _REASON - 3].rstrip()}..."
 
 
 def bar(percent: float) -> str:
@@ -69,7 +80,12 @@ def _version_lines(versions: Sequence[Mapping[str, Any]]) -> list[str]:
     if not versions:
         return ["  versions  none"]
     rows = [
-        (clean(each["version"]), clean(each["state"]), each["digest"][:12], clean(each["reason"]))
+        (
+            clean(each["version"]),
+            clean(each["state"]),
+            clean(each["digest"].removeprefix("sha256:")[:_DIGEST]),
+            short(each["reason"]),
+        )
         for each in versions
     ]
     first, *more = columns(rows)
@@ -79,12 +95,12 @@ def _version_lines(versions: Sequence[Mapping[str, Any]]) -> list[str]:
 def _canary_lines(state: Mapping[str, Any], verdict: Mapping[str, Any] | None) -> list[str]:
     steps = state["plan"]["steps"]
     head = f"  canary    {clean(state['plan']['version'])} {_phase(state['phase'])}"
-    if state["phase"] in ("promoted", "rolled_back", "aborted"):
-        return [f"{head}{': ' + clean(state['reason']) if state['reason'] else ''}"]
+    if state["phase"] in _OVER:
+        return [f"{head}{': ' + short(state['reason']) if state['reason'] else ''}"]
     percent = steps[state["step"]]["percent"]
     lines = [f"{head}, step {state['step'] + 1} of {len(steps)}  {bar(percent)}"]
     if state["reason"]:
-        lines.append(f"            {clean(state['reason'])}")
+        lines.append(f"            {short(state['reason'])}")
     if verdict is not None and verdict["gates"]:
         lines += columns(map(_gate_cells, verdict["gates"]), " " * 12)
     return lines
@@ -130,14 +146,18 @@ def _share(table: Mapping[str, Any]) -> str:
 def canary(verdict: Mapping[str, Any]) -> str:
     """How a canary stands: its phase, and each gate with the shares and the difference."""
     stable, candidate = clean(verdict["stable"]), clean(verdict["version"])
+    against = f" against {stable}" if stable != candidate else ""
+    phase = f"{_phase(verdict['phase'])}, step {verdict['step'] + 1} of {verdict['steps']}"
+    if verdict["phase"] not in _OVER:
+        phase += f"  {bar(verdict['percent'])}"
     lines = [
-        f"canary of {clean(verdict['model'])}: version {candidate} against {stable}",
-        f"  phase     {_phase(verdict['phase'])}, step {verdict['step'] + 1} of "
-        f"{verdict['steps']}  {bar(verdict['percent'])}",
+        f"canary of {clean(verdict['model'])}: version {candidate}{against}",
+        f"  phase     {phase}",
         f"  verdict   {clean(verdict['verdict'])}",
     ]
-    if verdict["reason"]:
-        lines.append(f"  reason    {clean(verdict['reason'])}")
+    for number, reason in enumerate(verdict["reason"].split("; ")):
+        if reason:
+            lines.append(f"  {'' if number else 'reason':8}  {clean(reason)}")
     if verdict["gates"]:
         sides = (("candidate", candidate), ("stable", stable))
         counts = [
@@ -276,7 +296,7 @@ def history(entries: Sequence[Mapping[str, Any]]) -> str:
             clean(entry["verb"]),
             clean(f"{entry['model']} {entry['version']}".strip()),
             clean(entry["outcome"]),
-            clean(entry["reason"]),
+            short(entry["reason"]),
         )
         for entry in entries
     ]
@@ -314,11 +334,9 @@ def _value(value: Any) -> str:
 
 def recorded(answer: Mapping[str, Any]) -> str:
     """What was recorded, and where."""
-    count, files = answer["recorded"], answer["files"]
+    count, files = answer["recorded"], len(answer["files"])
     if not count:
         return "no request came in time"
-    alike = count - len(files)
-    text = f"recorded {count} of {answer['asked']} requests in {len(files)} files"
-    if alike:
-        text += f" ({alike} were alike)"
-    return "\n".join([text, *(f"  {clean(file)}" for file in files)])
+    alike = f" ({count - files} were alike)" if count > files else ""
+    text = f"recorded {count} of {answer['asked']} requests in {files} files{alike}"
+    return f"{text} in {clean(answer['directory'])}"

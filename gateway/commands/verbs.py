@@ -265,7 +265,12 @@ def _record(options: argparse.Namespace) -> int:
     documents = client.post("models", options.model, "golden", body=body)
     directory = Path(options.output)
     files = sorted({_write(directory, document) for document in documents})
-    answer = {"asked": options.count, "recorded": len(documents), "files": files}
+    answer = {
+        "asked": options.count,
+        "recorded": len(documents),
+        "directory": options.output,
+        "files": files,
+    }
     _tell(options, answer, show.recorded)
     return 0 if documents else 1
 

@@ -181,7 +181,7 @@ def test_golden_requests_are_files_named_by_what_is_in_them(
     output = tmp_path / "new" / "golden"
     line = ("golden", "record", "digits", "-n", "3", "-o", str(output))
     shown = command(*line, "--version", "2", "--wait", "5")
-    assert shown.startswith("recorded 3 of 3 requests in 2 files (1 were alike)\n")
+    assert shown == f"recorded 3 of 3 requests in 2 files (1 were alike) in {output}\n"
     expected = ("record_golden", ("digits", 3), {"version": "2", "timeout_s": 5.0})
     assert admin.calls == [expected]
     files = sorted(output.iterdir())
@@ -191,6 +191,7 @@ def test_golden_requests_are_files_named_by_what_is_in_them(
     assert command.json(*line) == {
         "asked": 3,
         "recorded": 3,
+        "directory": str(output),
         "files": [str(file) for file in files],
     }
     assert admin.calls.pop()[2] == {"version": "", "timeout_s": 60.0}
