@@ -481,6 +481,7 @@ class Rollouts:
             "intact": verification.intact,
             "first_broken": verification.first_broken,
             "reason": verification.reason,
+            "head": verification.head,
         }
 
     async def record_golden(
