@@ -133,14 +133,11 @@ class Rollouts:
                     f"model '{model}' has no previous version to go back to: nothing was promoted "
                     "over another version, or --keep-previous is 0"
                 )
-            if traffic.previous[0] != goal:
-                raise Conflict(
-                    f"the traffic of model '{model}' was changed by somebody else in this moment: "
-                    "look at its status, and ask again"
-                )
+            version = change.version = traffic.previous[0]
+            change.check_serves(version)
             serving = self._routing.serving(model)
             await change.commit(
-                traffic.with_stable(goal, serving, max(self._routing.keep_previous, 1))
+                traffic.with_stable(version, serving, max(self._routing.keep_previous, 1))
             )
         return self.status(model)
 
@@ -151,7 +148,8 @@ class Rollouts:
             await change.load_stable(LATEST)
             await change.take_turn()
             self._check_may_follow(model)
-            await change.commit(replace(self._routing.traffic(model), stable=LATEST))
+            traffic = self._routing.traffic(model)
+            await change.commit(self._following(model, traffic))
         return self.status(model)
 
     def _check_may_follow(self, model: str) -> None:
@@ -221,7 +219,9 @@ class Rollouts:
                 )
             if not serving:
                 raise Conflict(f"model '{model}' has no version that serves to compare with")
-            await change.commit(replace(traffic, stable=serving, canary=Canary(plan=read)))
+            await change.commit(
+                replace(traffic, stable=serving, canary=Canary(plan=read, against=serving))
+            )
         return self.status(model)
 
     async def pause_canary(self, model: str, *, by: str, reason: str = "") -> dict[str, Any]:
@@ -277,8 +277,7 @@ class Rollouts:
         canary = self._routing.traffic(model).canary
         if canary is None:
             raise ModelNotFound(f"model '{model}' has had no canary")
-        run = self._trials.canaries.get(model)
-        return verdict_of(model, canary, self._serving(model), run.report() if run else None)
+        return verdict_of(model, canary, self._trials.canary_report(model))
 
     # -- shadow -------------------------------------------------------------------------------
 
@@ -332,11 +331,17 @@ class Rollouts:
     def _shadowing(self, model: str) -> Shadowing:
         self._check_known(model)
         shadowing = self._trials.shadows.get(model)
-        if shadowing is None:
-            if self._routing.traffic(model).shadow is not None:
-                raise ModelNotReady(f"the shadow of model '{model}' is not loaded yet")
+        if shadowing is not None:
+            return shadowing
+        plan = self._routing.traffic(model).shadow
+        if plan is None:
             raise ModelNotFound(f"model '{model}' has no shadow")
-        return shadowing
+        if not plan.model and plan.version == self._serving(model):
+            raise ModelNotReady(
+                f"the shadow of model '{model}', version '{plan.version}', answers its traffic "
+                "now: it is a shadow again once another version does"
+            )
+        raise ModelNotReady(f"the shadow of model '{model}' is not loaded yet")
 
     # -- loading ------------------------------------------------------------------------------
 
@@ -349,16 +354,20 @@ class Rollouts:
 
     async def unload(self, model: str, *, by: str, reason: str = "") -> None:
         """Take the model out of service; see ``Manager.unload``. What is decided of it is kept."""
-        async with self._decisions.change(model, "unload", "", by, reason) as change:
-            await change.take_turn()
-            self._manager.check_can_unload(model)
-            traffic = self._routing.traffic(model)
-            canary = traffic.running_canary
-            if canary is not None:
-                ended = replace(canary, phase=CanaryPhase.ABORTED, reason="the model was unloaded")
-                traffic = replace(traffic, canary=ended)
-            await change.commit(replace(traffic, loaded=False, previous=()))
-        await self._manager.unload(model)
+
+        async def decide(take_out: Callable[[], None]) -> None:
+            async with self._decisions.change(model, "unload", "", by, reason) as change:
+                await change.take_turn()
+                traffic = self._routing.traffic(model)
+                canary = traffic.running_canary
+                if canary is not None:
+                    ended = replace(
+                        canary, phase=CanaryPhase.ABORTED, reason="the model was unloaded"
+                    )
+                    traffic = replace(traffic, canary=ended)
+                await change.commit(replace(traffic, loaded=False, previous=()), then=take_out)
+
+        await self._manager.unload(model, decide)
 
     # -- the declarative form -----------------------------------------------------------------
 
@@ -408,8 +417,13 @@ class Rollouts:
                 f"version '{after.stable}' of model '{model}' has all of the traffic already: "
                 "it cannot be its canary"
             )
+        if canary is not None and canary is not before.canary:
+            after = replace(after, canary=replace(canary, against=after.stable))
+        after = replace(after, previous=before.previous)
+        if after.stable == LATEST and before.stable != LATEST:
+            return self._following(model, after)
         if after.stable in (LATEST, serving):
-            return replace(after, previous=before.previous)
+            return after
         kept = before.with_stable(after.stable, serving, self._routing.keep_previous)
         return replace(after, previous=kept.previous)
 
@@ -480,6 +494,7 @@ class Rollouts:
             "intact": verification.intact,
             "first_broken": verification.first_broken,
             "reason": verification.reason,
+            "head": verification.head,
         }
 
     async def record_golden(
@@ -521,6 +536,19 @@ class Rollouts:
             raise ModelNotFound(
                 f"unknown model '{model}'; known are {', '.join(sorted(known)) or 'none'}"
             )
+
+    def _following(self, model: str, traffic: ModelTraffic) -> ModelTraffic:
+        """The traffic once the latest version is stable, whichever that is."""
+        serving, latest = self._routing.serving(model), self._routing.latest(model)
+        if latest is not None:
+            keep = self._routing.keep_previous
+            traffic = traffic.with_stable(latest.version, serving, keep)
+        elif serving:
+            raise Conflict(
+                f"no version of model '{model}' that its version policy chooses serves: version "
+                f"'{serving}' would have no successor"
+            )
+        return replace(traffic, stable=LATEST)
 
     def _serving(self, model: str) -> str:
         default = self._routing.default(model)

@@ -97,6 +97,16 @@ class Routing:
         """The version that answers a request which names none."""
         return self._defaults.get(model)
 
+    def latest(self, model: str) -> ModelVersion | None:
+        """The highest version that serves, of those that ``LATEST`` may mean."""
+        policy = self._policy.get(model)
+        ready = (
+            entry
+            for entry in self._registry.versions(model).values()
+            if entry.state is State.READY and (policy is None or entry.version in policy)
+        )
+        return max(ready, key=lambda entry: version_key(entry.version), default=None)
+
     def serving(self, model: str) -> str:
         """The version that answers a request which names none, ``""`` for none.
 
@@ -106,7 +116,7 @@ class Routing:
             return default.version
         return swap.entry.version if (swap := self.swap(model)) is not None else ""
 
-    def latest(self, model: str) -> str:
+    def latest_chosen(self, model: str) -> str:
         """The highest version that the version policy chooses, loaded or not; ``""`` for none."""
         return max(self.policy(model), key=version_key, default="")
 
@@ -160,9 +170,8 @@ class Routing:
         labels = dict(traffic.labels)
         if serving := self.serving(model):
             labels["stable"] = serving
-        ready = self._ready(model)
-        if ready:
-            labels[LATEST] = ready[-1].version
+        if (latest := self.latest(model)) is not None:
+            labels[LATEST] = latest.version
         elif (swap := self.swap(model)) is not None:
             labels[LATEST] = swap.entry.version
         if traffic.previous:
@@ -201,14 +210,14 @@ class Routing:
             if (swap := self._swaps.pop(name, None)) is not None:
                 before = swap.entry
             if self.traffic(name).stable == LATEST and before is not None:
-                self._follow(name, before, chosen)
+                self._follow(name, before, chosen, swap is not None)
         self._defaults = defaults
 
     def _default_of(self, model: str) -> ModelVersion | None:
         stable = self.traffic(model).stable
         if stable == LATEST:
-            if ready := self._ready(model):
-                return ready[-1]
+            if (latest := self.latest(model)) is not None:
+                return latest
             meant = self._policy.get(model, frozenset())
         else:
             meant = frozenset((stable,))
@@ -225,25 +234,20 @@ class Routing:
                 return stand_in
         return None
 
-    def _follow(self, model: str, before: ModelVersion, chosen: ModelVersion) -> None:
+    def _follow(
+        self, model: str, before: ModelVersion, chosen: ModelVersion, swapped: bool
+    ) -> None:
         """The latest version has changed: the one that was is the previous one, as if promoted."""
-        stays = before.state is State.READY or model in self.in_place
-        if before.version == chosen.version or not stays:
+        if before.version == chosen.version:
             return
         traffic = self.traffic(model)
-        kept = [before.version, *(v for v in traffic.previous if v != before.version)]
-        kept = [version for version in kept if version != chosen.version]
-        self._traffic[model] = replace(traffic, previous=tuple(kept[: self.keep_previous]))
-
-    def _ready(self, model: str) -> list[ModelVersion]:
-        """What ``LATEST`` may mean, the highest last."""
-        policy = self._policy.get(model)
-        ready = [
-            entry
-            for entry in self._registry.versions(model).values()
-            if entry.state is State.READY and (policy is None or entry.version in policy)
-        ]
-        return sorted(ready, key=lambda entry: version_key(entry.version))
+        # One that has left by itself is no version to go back to; the one that serves neither.
+        stays = before.state is State.READY or swapped
+        left = (before.version,) if stays else ()
+        kept = [version for version in traffic.previous if version not in (*left, chosen.version)]
+        previous = (*left, *kept)[: self.keep_previous]
+        if previous != traffic.previous:
+            self._traffic[model] = replace(traffic, previous=previous)
 
     def _labelled(self, model: str) -> dict[str, ModelVersion]:
         entries = self._registry.versions(model)
