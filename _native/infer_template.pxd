@@ -18,6 +18,7 @@ cdef class InferTemplate:
     cdef readonly int level
     cdef readonly int64_t timeout_ns
     cdef readonly int64_t default_timeout_ns
+    cdef public Group copies
     cdef int raws
     cdef Py_ssize_t[MOST_RAW] raw_size
     # For each input of the group the entry of raw_input_contents, -1 for an input left out.

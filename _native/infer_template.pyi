@@ -13,6 +13,7 @@ class InferTemplate:
     level: int
     timeout_ns: int
     default_timeout_ns: int
+    copies: Group | None
     def __init__(
         self,
         target: Any,

@@ -26,6 +26,7 @@ cdef class InferTemplate:
         group, rows, level: as for a ``Ticket``.
         timeout_ns: how long the caller waits by the request's own parameters; 0 for ever.
         default_timeout_ns: how long a caller waits who has said nothing at all.
+        copies: the group of the requests' copies in another queue; ``None`` where none are made.
 
     Args:
         model, version: names for the answer.

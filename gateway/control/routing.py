@@ -80,6 +80,16 @@ class Routing:
         """The version that answers a request which names none."""
         return self._defaults.get(model)
 
+    def latest(self, model: str) -> ModelVersion | None:
+        """The highest version that serves, of those that ``LATEST`` may mean."""
+        policy = self._policy.get(model)
+        ready = (
+            entry
+            for entry in self._registry.versions(model).values()
+            if entry.state is State.READY and (policy is None or entry.version in policy)
+        )
+        return max(ready, key=lambda entry: version_key(entry.version), default=None)
+
     def named(self, model: str) -> set[str]:
         """The versions of ``model`` that the traffic of any model needs."""
         named = self.traffic(model).named_versions(model)
@@ -94,9 +104,8 @@ class Routing:
         labels = dict(traffic.labels)
         if (default := self.default(model)) is not None:
             labels["stable"] = default.version
-        ready = self._ready(model)
-        if ready:
-            labels[LATEST] = ready[-1].version
+        if (latest := self.latest(model)) is not None:
+            labels[LATEST] = latest.version
         if traffic.previous:
             labels["previous"] = traffic.previous[0]
         if (canary := traffic.running_canary) is not None:
@@ -136,8 +145,8 @@ class Routing:
     def _default_of(self, model: str) -> ModelVersion | None:
         stable = self.traffic(model).stable
         if stable == LATEST:
-            if ready := self._ready(model):
-                return ready[-1]
+            if (latest := self.latest(model)) is not None:
+                return latest
             meant = self._policy.get(model, frozenset())
         else:
             meant = frozenset((stable,))
@@ -156,22 +165,15 @@ class Routing:
 
     def _follow(self, model: str, before: ModelVersion, chosen: ModelVersion) -> None:
         """The latest version has changed: the one that was stays loaded, as after a promotion."""
-        if before.version == chosen.version or before.state is not State.READY:
+        if before.version == chosen.version:
             return
         traffic = self.traffic(model)
-        kept = [before.version, *(v for v in traffic.previous if v != before.version)]
-        kept = [version for version in kept if version != chosen.version]
-        self._traffic[model] = replace(traffic, previous=tuple(kept[: self.keep_previous]))
-
-    def _ready(self, model: str) -> list[ModelVersion]:
-        """What ``LATEST`` may mean, the highest last."""
-        policy = self._policy.get(model)
-        ready = [
-            entry
-            for entry in self._registry.versions(model).values()
-            if entry.state is State.READY and (policy is None or entry.version in policy)
-        ]
-        return sorted(ready, key=lambda entry: version_key(entry.version))
+        # One that has left by itself is no version to go back to; the one that serves neither.
+        left = (before.version,) if before.state is State.READY else ()
+        kept = [version for version in traffic.previous if version not in (*left, chosen.version)]
+        previous = (*left, *kept)[: self.keep_previous]
+        if previous != traffic.previous:
+            self._traffic[model] = replace(traffic, previous=previous)
 
     def _labelled(self, model: str) -> dict[str, ModelVersion]:
         entries = self._registry.versions(model)

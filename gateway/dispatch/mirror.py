@@ -56,13 +56,19 @@ class Pair:
     def complete(self, arrays: list[Array]) -> None:
         """The primary's lane: its answer, which the caller gets before anything else happens."""
         now_ns = self._mirror.clock()
-        self._sink.complete(arrays)
-        self._answered(Side([array.copy() for array in arrays], now_ns - self._accepted_ns))
+        try:
+            self._sink.complete(arrays)
+        finally:
+            # Whatever came of its delivery, it is the answer.
+            self._answered(Side([array.copy() for array in arrays], now_ns - self._accepted_ns))
 
     def fail(self, error: GatewayError) -> None:
         """The primary's lane: there is no answer."""
-        self._sink.fail(error)
-        self._answered(Side(None, self._mirror.clock() - self._accepted_ns))
+        now_ns = self._mirror.clock()
+        try:
+            self._sink.fail(error)
+        finally:
+            self._answered(Side(None, now_ns - self._accepted_ns))
 
     def cancelled(self) -> None:
         """The primary's lane: the caller has left."""
@@ -142,7 +148,6 @@ class Mirror:
         self._chance = chance
         self._open: set[Pair] = set()
         self._max_open = SHADOW_BATCHES * max(lane.max_rows, 8)
-        self._groups: dict[InferTemplate, Any] = {}
 
     @property
     def open(self) -> int:
@@ -156,7 +161,7 @@ class Mirror:
             self.sampled_out += 1
             return None
         pace = self._pace.share
-        if pace < 1 and self._chance() >= pace:
+        if pace < 1 and (not pace or self._chance() >= pace):
             self._skip("busy")
             return None
         if primary.waiting >= PRIMARY_BATCHES * primary.max_rows:
@@ -201,13 +206,15 @@ class Mirror:
             return False
         if not template.group.like(plan.group):
             return False
-        self._groups[template] = plan.group
+        # Kept there, so that it goes with the template.
+        template.copies = plan.group
         return True
 
     def send_known(self, pair: Pair, template: InferTemplate, ticket: Ticket) -> None:
         """Send a copy of a ticket, which the primary has accepted."""
         now_ns = self.clock()
-        twin = ticket.twin(self._groups[template], _ShadowSink(pair, now_ns))
+        assert template.copies is not None, "it was learned"
+        twin = ticket.twin(template.copies, _ShadowSink(pair, now_ns))
         pair.inputs = (twin.group.shapes, twin.rows, twin.buffers())
         try:
             self.lane.accept(twin, now_ns)

@@ -100,13 +100,17 @@ class RouteTable:
         if version:
             meant = known.get(version) or labels[version]
             return ModelNotReady(f"model '{name}' is not ready: {_state_of(meant)}")
-        coming = [v for v in known.values() if v.state not in (State.FAILED, State.UNLOADED)]
+        # A version that serves, and is not the default, serves those who name it.
+        no_default = (State.READY, State.FAILED, State.UNLOADED)
+        coming = [_state_of(v) for v in known.values() if v.state not in no_default]
         if coming:
-            told = ", ".join(_state_of(v) for v in coming)
-            return ModelNotReady(f"model '{name}' is not ready: {told}")
+            return ModelNotReady(f"model '{name}' is not ready: {', '.join(coming)}")
         failed = [_state_of(v) for v in known.values() if v.state is State.FAILED]
+        ready = [v.version for v in known.values() if v.state is State.READY]
+        by_name = f"; {sorted(ready)} can be asked for by name" if ready else ""
         return NoAvailableVersion(
             f"model '{name}' has no available versions: {', '.join(failed) or 'none is loaded'}"
+            + by_name
         )
 
 
