@@ -385,7 +385,14 @@ class Manager:
             entry.move(State.LOADING)
             started = time.monotonic()
             load = self._pool.submit(
-                load_model, entry.name, entry.version, path, source.settings, progress=report
+                load_model,
+                entry.name,
+                entry.version,
+                path,
+                source.settings,
+                progress=report,
+                # At the start everybody waits for it; later somebody is being served.
+                stand_back=self._started,
             )
             self._loads.add(load)
             load.add_done_callback(self._loads.discard)
