@@ -116,6 +116,12 @@ class Manager:
         known = self._registry.versions(name).values() if name else self._registry
         return sorted(known, key=lambda entry: (entry.name, version_key(entry.version)))
 
+    def has_version(self, name: str, version: str) -> bool:
+        """Whether the version is known, or was in its repository at the last look."""
+        source = self._sources.get(name)
+        found = source is not None and version in source.found
+        return found or self._registry.get(name, version) is not None
+
     def routed(self, name: str) -> ModelVersion | None:
         """The version that answers a request which names none."""
         return self._routing.default(name)
@@ -549,7 +555,14 @@ class Manager:
             entry.move(State.LOADING)
             started = time.monotonic()
             load = self._pool.submit(
-                load_model, entry.name, entry.version, path, source.settings, progress=report
+                load_model,
+                entry.name,
+                entry.version,
+                path,
+                source.settings,
+                progress=report,
+                # At the start everybody waits for it; later somebody is being served.
+                stand_back=self._started,
             )
             self._loads.add(load)
             load.add_done_callback(self._loads.discard)

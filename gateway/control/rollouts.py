@@ -168,7 +168,7 @@ class Rollouts:
         """Have clients find ``version`` under ``label``."""
         async with self._change(model, "set_label", version, by, reason) as change:
             check_labels({label: version}, f"model '{model}'")
-            if self._registry.get(model, label) is not None:
+            if self._manager.has_version(model, label):
                 raise Conflict(f"'{label}' is a version of model '{model}': choose another label")
             version = change.version = self.meant(model, version)
             await change.load(version)

@@ -14,8 +14,9 @@ from gateway.dispatch.pace import Pace, load_now
 from gateway.errors import Conflict
 from gateway.evidence import pairs as evidence
 from gateway.rollout_metrics import ShadowSample
+from gateway.serving.background import stand_back
 from gateway.serving.binder import Layout
-from gateway.serving.lane import Lane, stand_back
+from gateway.serving.lane import Lane
 from gateway.serving.registry import ModelVersion
 from gateway.serving.signature import TensorSpec
 from gateway.serving.tensor_json import tensor_document

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import threading
 import time
 from queue import SimpleQueue
@@ -22,6 +21,7 @@ from gateway.errors import (
     ModelNotReady,
     QueueFull,
 )
+from gateway.serving.background import stand_back
 from gateway.serving.binder import Bound, InputBinder
 from gateway.serving.loaded import LoadedModel
 from gateway.serving.onnx.session import OnnxSession
@@ -29,12 +29,9 @@ from gateway.serving.onnx.slot import Slot
 from gateway.serving.slices import Place, Sink, SlicePart, Slices, slice_rows
 from gateway.types import Array, InferRequest
 
-__all__ = ("Batch", "BatchTap", "Lane", "stand_back")
+__all__ = ("Batch", "BatchTap", "Lane")
 
 log = logging.getLogger(__name__)
-
-#: How far the threads of a lane in the background stand back; as ``nice`` counts.
-BACKGROUND_NICENESS = 15
 
 # While the loop answers one batch of an instance, the instance fills and runs the next.
 SLOTS_PER_INSTANCE = 2
@@ -455,12 +452,6 @@ class Lane:
             self._scheduled = True
             self._loop.call_soon(self._run_inline)
         return slices
-
-
-def stand_back() -> None:
-    """Have the calling thread get what time the others leave over, from now on."""
-    # Linux takes the number of a thread here; lowering one's own priority is allowed.
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BACKGROUND_NICENESS)
 
 
 def _runs_inline(loaded: LoadedModel, binder: InputBinder, threshold_ns: int) -> bool:
