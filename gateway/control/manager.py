@@ -196,6 +196,9 @@ class Manager:
                     f"unknown version '{version}' of model '{name}': its repository holds "
                     f"{list(source.found)}"
                 )
+            if not self._routing.policy(name):
+                # Never loaded as a whole: this version may be one that does not serve unasked.
+                self._routing.set_policy(name, frozenset(source.versions))
             return await self._load_if_changed(source, version)
 
     @contextmanager
