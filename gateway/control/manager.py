@@ -25,6 +25,7 @@ from gateway.serving.lane import Lane
 from gateway.serving.lifecycle import State
 from gateway.serving.loaded import LoadedModel
 from gateway.serving.loader import load_model
+from gateway.serving.memory import give_back_free_memory
 from gateway.serving.registry import ModelVersion, Registry
 
 log = logging.getLogger(__name__)
@@ -436,6 +437,7 @@ class Manager:
         await entry.lane.drain()
         await entry.lane.close()
         entry.lane = None
+        await asyncio.to_thread(give_back_free_memory)
         entry.move(State.UNLOADED)
         log.info("%s is unloaded", entry.label)
 
