@@ -33,9 +33,6 @@ __all__ = ("Batch", "BatchTap", "Lane", "stand_back")
 
 log = logging.getLogger(__name__)
 
-#: How far the threads of a lane in the background stand back; as ``nice`` counts.
-BACKGROUND_NICENESS = 15
-
 # While the loop answers one batch of an instance, the instance fills and runs the next.
 SLOTS_PER_INSTANCE = 2
 
@@ -69,8 +66,8 @@ class Lane:
         loaded: the version.
         loop: the loop that requests come from and answers go to.
         inline_threshold_ns: see above; 0 keeps every model off the loop.
-        background: for a lane whose answers nobody waits for: it never runs on the loop, and its
-            threads get what time the others leave over.
+        background: for a lane whose answers nobody waits for: it never runs on the loop.
+        niceness: how far its threads stand back behind others; as ``nice`` counts.
         clock: monotonic nanoseconds.
     """
 
@@ -81,6 +78,7 @@ class Lane:
         *,
         inline_threshold_ns: int,
         background: bool = False,
+        niceness: int = 0,
         clock: Clock = monotonic_ns,
     ) -> None:
         settings = loaded.settings
@@ -100,7 +98,7 @@ class Lane:
         self.inline = not background and _runs_inline(loaded, self.binder, inline_threshold_ns)
         #: Who is shown the batches.
         self.taps: tuple[BatchTap, ...] = ()
-        self._background = background
+        self._niceness = niceness
         self._loop = loop
         self._clock = clock
         self._max_count = settings.max_queue_size
@@ -236,8 +234,8 @@ class Lane:
 
     def _run_forever(self, session: OnnxSession, free: "SimpleQueue[Slot]") -> None:
         """The life of a runner thread."""
-        if self._background:
-            stand_back()
+        if self._niceness:
+            stand_back(self._niceness)
         while True:
             slot = free.get()
             batch = self._queue.take(slot.arena)
@@ -457,10 +455,10 @@ class Lane:
         return slices
 
 
-def stand_back() -> None:
-    """Have the calling thread get what time the others leave over, from now on."""
+def stand_back(niceness: int) -> None:
+    """Have the calling thread yield to others from now on, as ``nice`` counts."""
     # Linux takes the number of a thread here; lowering one's own priority is allowed.
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BACKGROUND_NICENESS)
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
 def _runs_inline(loaded: LoadedModel, binder: InputBinder, threshold_ns: int) -> bool:
