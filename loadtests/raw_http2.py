@@ -12,7 +12,7 @@ from typing import Final, Self
 
 from loadtests.payloads import Payload
 
-_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 _END_STREAM, _ACK, _END_HEADERS = 1, 1, 4
 _LARGEST_WINDOW: Final = 2**31 - 1
@@ -36,7 +36,7 @@ class RawConnection:
     def __init__(self, port: int, payload: Payload, answer: bytes = b"") -> None:
         self.answered = 0
         self.answer = answer
-        self._head = _header_block(payload)
+        self._head = header_block(payload)
         self._body = payload.body
         self._next_stream = 1
         self._held = b""
@@ -46,15 +46,15 @@ class RawConnection:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         widen = struct.pack(">I", _LARGEST_WINDOW - _FIRST_WINDOW)
         self._socket.sendall(
-            _PREFACE + _frame(_SETTINGS, 0, 0, b"") + _frame(_WINDOW_UPDATE, 0, 0, widen)
+            PREFACE + frame(_SETTINGS, 0, 0, b"") + frame(_WINDOW_UPDATE, 0, 0, widen)
         )
 
     def begin(self, calls: int) -> None:
         """Send ``calls`` requests at once."""
         frames = []
         for stream in range(self._next_stream, self._next_stream + 2 * calls, 2):
-            frames.append(_frame(_HEADERS, _END_HEADERS, stream, self._head))
-            frames.append(_frame(_DATA, _END_STREAM, stream, self._body))
+            frames.append(frame(_HEADERS, _END_HEADERS, stream, self._head))
+            frames.append(frame(_DATA, _END_STREAM, stream, self._body))
         self._next_stream += 2 * calls
         self._socket.sendall(b"".join(frames))
 
@@ -108,7 +108,7 @@ class RawConnection:
         self._unacknowledged += len(message)
         if self._unacknowledged > _LARGEST_WINDOW // 2:
             size = struct.pack(">I", self._unacknowledged)
-            self._socket.sendall(_frame(_WINDOW_UPDATE, 0, 0, size))
+            self._socket.sendall(frame(_WINDOW_UPDATE, 0, 0, size))
             self._unacknowledged = 0
 
     def _react(self, kind: int, flags: int, payload: bytes) -> None:
@@ -116,7 +116,7 @@ class RawConnection:
             raise WrongFrame(f"the server sent a frame of type {kind} to an honest client")
         if kind in (_SETTINGS, _PING) and not flags & _ACK:
             echoed = payload if kind == _PING else b""
-            self._socket.sendall(_frame(kind, _ACK, 0, echoed))
+            self._socket.sendall(frame(kind, _ACK, 0, echoed))
 
     def __enter__(self) -> Self:
         return self
@@ -126,11 +126,11 @@ class RawConnection:
             self.close()
 
 
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return struct.pack(">IBI", len(payload) << 8 | kind, flags, stream) + payload
 
 
-def _header_block(payload: Payload) -> bytes:
+def header_block(payload: Payload) -> bytes:
     """Literal fields that no table learns, in the fewest rules of HPACK."""
     fields = {
         ":method": "POST",
