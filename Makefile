@@ -29,7 +29,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo tour serve models test check fuzz bench memory soak conformance build clean
+.PHONY: help demo tour serve models test check fuzz bench memory soak swaps reloads conformance build clean
 
 help: ## list the targets
 	@echo "onnx-gateway: serves ONNX models over the Open Inference Protocol"
@@ -70,6 +70,12 @@ memory: $(NATIVE) ## resident memory before and after 100,000 requests
 
 soak: $(NATIVE) ## memory and open files after 1,000,000 calls on one connection and 10,000 connections
 	@$(PY) -m loadtests.soak
+
+swaps: $(NATIVE) ## latency while versions are swapped, beside latency while they are not (wants nghttp2-client)
+	@$(PY) -m loadtests.swaps
+
+reloads: $(NATIVE) ## resident memory before and after 1,000 loads and unloads of a model of 25 MB
+	@$(PY) -m loadtests.reloads
 
 conformance: $(NATIVE) ## every node test and topology of the onnx package, over the wire
 	@$(PY) -m tests.conformance --report build/conformance.md

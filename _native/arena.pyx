@@ -5,8 +5,6 @@ from libc.stdlib cimport calloc, free
 from posix.stdlib cimport posix_memalign
 
 cdef enum:
-    # A cache line, and enough for any vector instruction.
-    ALIGNMENT = 64
     # Small enough to waste nothing that matters, large enough to seldom grow.
     SMALLEST = 4096
 
@@ -24,12 +22,18 @@ cdef class Arena:
     One thread at a time uses an arena. A buffer's address holds until ``generation`` changes:
     a buffer that grew has moved.
 
+    Args:
+        n_buffers: how many.
+        in_place_from: a batch of one request whose rows have at least so many bytes may stay where
+            they came, see ``Batch``; 0 for never.
+
     Raises:
         MemoryError: the table of buffers could not be allocated.
     """
 
-    def __cinit__(self, int n_buffers):
+    def __cinit__(self, int n_buffers, int64_t in_place_from=0):
         self.n_buffers = n_buffers
+        self.in_place_from = in_place_from
         self.buffers = <char**>calloc(max(n_buffers, 1), sizeof(char*))
         self.capacities = <int64_t*>calloc(max(n_buffers, 1), sizeof(int64_t))
         if self.buffers == NULL or self.capacities == NULL:

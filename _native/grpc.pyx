@@ -269,7 +269,9 @@ cdef class GrpcConnection(GrpcReceiver):
         self.begin(stream)
         return 0
 
-    cdef int message_received(self, GrpcStream stream, bytes message, bint compressed) except -1:
+    cdef int message_received(
+        self, GrpcStream stream, bytes message, Py_ssize_t start, bint compressed
+    ) except -1:
         """A message of the call has come."""
         if self.keep(stream, PyBytes_GET_SIZE(message)):
             stream.call.receive(message, compressed)

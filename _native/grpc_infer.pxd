@@ -13,6 +13,7 @@ from gateway._native.ticket cimport Ticket
 cdef class InferStream(GrpcStream):
     # The message of a unary call, once it has come.
     cdef bytes request
+    cdef Py_ssize_t request_start
     cdef bint request_compressed
     # Requests of a ModelStreamInfer that are not answered yet; ``None`` for any other call.
     cdef dict pending
@@ -41,7 +42,9 @@ cdef class InferConnection(GrpcConnection):
     cdef object infer_method
     cdef object stream_method
 
-    cdef int infer(self, InferStream stream, bytes message, bint compressed) except -1
+    cdef int infer(
+        self, InferStream stream, bytes message, Py_ssize_t start, bint compressed
+    ) except -1
     cdef int submit(
         self, InferStream stream, bytes message, InferTemplate template, Parts* parts
     ) except -1

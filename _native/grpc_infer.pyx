@@ -26,7 +26,7 @@ from gateway._native.http2_frames cimport (
 )
 from gateway._native.http2_stream cimport Http2Stream
 from gateway._native.infer_template cimport MOST_OUTPUTS, InferTemplate
-from gateway._native.oip_head cimport Parts, head_of, split_message
+from gateway._native.oip_head cimport Parts, head_of, split_head, split_message
 from gateway._native.protobuf cimport delimited_size, put_head
 from gateway._native.ticket cimport Ticket
 
@@ -133,7 +133,22 @@ cdef class InferConnection(GrpcConnection):
         self.begin(stream)
         return 0
 
-    cdef int message_received(self, GrpcStream stream, bytes message, bint compressed) except -1:
+    cdef Py_ssize_t part_to_align(
+        self, GrpcStream stream, const uint8_t* message, Py_ssize_t size
+    ) except -2:
+        """The first tensor, where the head is known: it may be run where it lies."""
+        cdef Parts parts
+        if stream.method is not self.infer_method and stream.method is not self.stream_method:
+            return -1
+        if stream.prefix[0] or not split_head(message, size, &parts):
+            return -1
+        if head_of(&parts) not in self.templates:
+            return -1
+        return parts.raw[0] - message
+
+    cdef int message_received(
+        self, GrpcStream stream, bytes message, Py_ssize_t start, bint compressed
+    ) except -1:
         cdef InferStream call = <InferStream>stream
         if stream.method is self.infer_method:
             if call.request is not None:
@@ -143,15 +158,16 @@ cdef class InferConnection(GrpcConnection):
             # It may be long until the caller ends its side.
             if self.keep(stream, PyBytes_GET_SIZE(message)):
                 call.request = message
+                call.request_start = start
                 call.request_compressed = compressed
             return 0
         if stream.method is self.stream_method:
             if not call.input_over:
-                self.infer(call, message, compressed)
+                self.infer(call, message, start, compressed)
             if len(call.pending) >= MOST_PENDING or call.waiting_bytes > MOST_WAITING:
                 call.throttled = True
             return 0
-        return GrpcConnection.message_received(self, stream, message, compressed)
+        return GrpcConnection.message_received(self, stream, message, start, compressed)
 
     cdef int input_ended(self, GrpcStream stream) except -1:
         cdef InferStream call = <InferStream>stream
@@ -163,7 +179,7 @@ cdef class InferConnection(GrpcConnection):
                 )
             call.request = None
             self.release(stream, PyBytes_GET_SIZE(message))
-            return self.infer(call, message, call.request_compressed)
+            return self.infer(call, message, call.request_start, call.request_compressed)
         if stream.method is self.stream_method:
             call.input_over = True
             return self.settle(call)
@@ -171,11 +187,15 @@ cdef class InferConnection(GrpcConnection):
 
     # One request
 
-    cdef int infer(self, InferStream stream, bytes message, bint compressed) except -1:
+    cdef int infer(
+        self, InferStream stream, bytes message, Py_ssize_t start, bint compressed
+    ) except -1:
         cdef Parts parts
         cdef bytes head = None
         if not compressed and split_message(
-            <const uint8_t*>PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message), &parts
+            <const uint8_t*>PyBytes_AS_STRING(message) + start,
+            PyBytes_GET_SIZE(message) - start,
+            &parts,
         ):
             head = head_of(&parts)
             template = self.templates.get(head)
@@ -185,7 +205,7 @@ cdef class InferConnection(GrpcConnection):
                 and is_ascii(parts.id, parts.id_size)
             ):
                 return self.submit(stream, message, <InferTemplate>template, &parts)
-        self.infer_unknown(stream, message, compressed, head)
+        self.infer_unknown(stream, message[start:], compressed, head)
         return 0
 
     cdef int submit(
@@ -206,6 +226,7 @@ cdef class InferConnection(GrpcConnection):
             if template.raw_of_input[i] >= 0:
                 ticket.c.sources[i] = <const char*>parts.raw[template.raw_of_input[i]]
         ticket.inputs = message
+        ticket.c.constant = True
         ticket.sink = call
         call.connection = self
         call.stream = stream

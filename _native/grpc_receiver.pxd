@@ -31,11 +31,14 @@ cdef class GrpcStream(Http2Stream):
     cdef readonly int64_t deadline_ns
     # Whoever serves the call: told of messages, of their end, and of the caller's leaving.
     cdef public object call
-    # The message that is being received: its prefix, then its bytes.
+    # The message that is being received: its prefix, then its bytes, from ``message_start`` on.
     cdef uint8_t[5] prefix
     cdef int prefix_seen
     cdef PyObject* message
+    cdef Py_ssize_t message_start
     cdef Py_ssize_t message_size
+    # What of it is to lie at a multiple of ``ALIGNMENT``; -1 for nothing.
+    cdef Py_ssize_t aligned_at
     cdef Py_ssize_t received
     # Whether what it lacks counts among what the connection waits for.
     cdef bint awaited
@@ -67,6 +70,7 @@ cdef class GrpcReceiver(Http2Protocol):
     cdef int keep_message(
         self, GrpcStream stream, Py_ssize_t length, Py_ssize_t there
     ) except -1
+    cdef int message_ended(self, GrpcStream stream) except -1
     cdef Py_ssize_t fill_message(
         self, GrpcStream stream, const uint8_t* data, Py_ssize_t size
     ) except -1
@@ -78,7 +82,12 @@ cdef class GrpcReceiver(Http2Protocol):
     cdef int account(self, Py_ssize_t size) noexcept
 
     # What the layer above makes of it.
-    cdef int message_received(self, GrpcStream stream, bytes message, bint compressed) except -1
+    cdef Py_ssize_t part_to_align(
+        self, GrpcStream stream, const uint8_t* message, Py_ssize_t size
+    ) except -2
+    cdef int message_received(
+        self, GrpcStream stream, bytes message, Py_ssize_t start, bint compressed
+    ) except -1
     cdef int input_ended(self, GrpcStream stream) except -1
     cpdef int fail_call(self, GrpcStream stream, int code, str details, metadata=*) except -1
 

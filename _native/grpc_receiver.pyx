@@ -3,34 +3,37 @@
 As the document "gRPC over HTTP2" of the gRPC project has it: each message has a prefix of five
 octets, and DATA frames are cut wherever it pleases the caller.
 
-A message is copied once, into the ``bytes`` that is handed on. Nothing is believed about a message
-that only says how long it is: memory grows with what came, within the budget of all connections.
+A message is copied once, into the ``bytes`` that is handed on, and what comes in large frames is
+received there. Nothing is believed about a message that only says how long it is: memory grows with
+what came, within the budget of all connections.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_XDECREF
-from libc.stdint cimport uint8_t
+from libc.stdint cimport int64_t, uint8_t, uintptr_t
 from libc.string cimport memcpy
 
+from gateway._native.arena cimport ALIGNMENT
+from gateway._native.copying cimport copy_bytes
 from gateway._native.http2_frames cimport read_u32
 from gateway._native.http2_protocol cimport Http2Protocol
 from gateway._native.http2_stream cimport Http2Stream
 
 cdef extern from "Python.h":
-    int _PyBytes_Resize(PyObject** bytes, Py_ssize_t size) except -1
+    void Py_SET_SIZE(PyObject* object, Py_ssize_t size)
     PyObject* new_bytes "PyBytes_FromStringAndSize" (const char* data, Py_ssize_t size) except NULL
 
 cdef enum:
     # A message is given so much memory on its own word, and so many times what came with it; and
     # when that has been filled, again as many times.
     FIRST_BYTES = 1 << 12
-    GROWTH = 8
+    GROWTH = 32
     # What is missing of a message is taken in pieces of this size where the peer is fast enough to
-    # bring one, and with it whatever else it says, within a millisecond or two.
-    PIECE = 1 << 18
+    # bring one, and with it whatever else it says, within a few milliseconds.
+    PIECE = 1 << 19
     SMALLEST_PIECE = 1 << 15
-    FAST_BYTES_PER_MS = 1 << 16
+    FAST_BYTES_PER_MS = 1 << 17
     # So much a connection may hold whatever the others do: they cannot keep its small calls out.
     OWN_BYTES = 1 << 16
 
@@ -136,15 +139,16 @@ cdef class GrpcReceiver(Http2Protocol):
         length = read_u32(stream.prefix + 1)
         if not self.may_begin(stream, length):
             return used
+        if length >= SMALLEST_PIECE:
+            stream.aligned_at = self.part_to_align(stream, data + used, min(size - used, length))
+        else:
+            stream.aligned_at = -1
         if size - used < length:
             self.keep_message(stream, length, size - used)
             return used
-        stream.prefix_seen = 0
-        self.message_received(
-            stream,
-            PyBytes_FromStringAndSize(<const char*>data + used, length),
-            stream.prefix[0] == 1,
-        )
+        place_message(stream, length)
+        copy_bytes(bytes_of(stream), data + used, length)
+        self.message_ended(stream)
         return used + length
 
     cdef bint may_begin(self, GrpcStream stream, Py_ssize_t length) except -1:
@@ -168,7 +172,7 @@ cdef class GrpcReceiver(Http2Protocol):
             return 0
         stream.message_size = length
         stream.received = 0
-        stream.message = new_bytes(NULL, capacity)
+        place_message(stream, capacity)
         if self.missing_bytes == 0:
             self.burst_since_ns = self.now_ns
             self.burst_bytes = 0
@@ -184,24 +188,42 @@ cdef class GrpcReceiver(Http2Protocol):
     ) except -1:
         """Go on with a message that began in an earlier piece."""
         cdef Py_ssize_t part = min(size, stream.message_size - stream.received)
-        cdef Py_ssize_t capacity = PyBytes_GET_SIZE(<bytes>stream.message)
-        cdef bytes message
+        cdef Py_ssize_t capacity = capacity_of(stream)
+        cdef uint8_t* place
         if stream.received + part > capacity:
             capacity = min(stream.message_size, max(GROWTH * capacity, stream.received + part))
             if not self.hold(stream, capacity):
                 return size
-            _PyBytes_Resize(&stream.message, capacity)
-        memcpy(PyBytes_AS_STRING(<bytes>stream.message) + stream.received, data, part)
+            place_message(stream, capacity)
+        place = bytes_of(stream) + stream.received
+        if data != place:
+            copy_bytes(place, data, part)
         stream.received += part
         self.burst_bytes += part
         if stream.awaited:
             self.missing_bytes -= part
         if stream.received == stream.message_size:
-            message = <bytes>stream.message
-            stream.prefix_seen = 0
-            self.let_go(stream)
-            self.message_received(stream, message, stream.prefix[0] == 1)
+            self.message_ended(stream)
         return part
+
+    cdef int message_ended(self, GrpcStream stream) except -1:
+        """Hand on a message that is whole."""
+        cdef bytes message = <bytes>stream.message
+        stream.prefix_seen = 0
+        self.let_go(stream)
+        return self.message_received(
+            stream, message, stream.message_start, stream.prefix[0] == 1
+        )
+
+    cdef object room_for_data(self, uint8_t** place, Py_ssize_t* size):
+        cdef GrpcStream stream = <GrpcStream>self.data_stream
+        if self.data_left < SMALLEST_PIECE or stream is None or stream.message == NULL:
+            return None
+        size[0] = min(self.data_left, capacity_of(stream) - stream.received)
+        if size[0] < SMALLEST_PIECE:
+            return None
+        place[0] = bytes_of(stream) + stream.received
+        return <bytes>stream.message
 
     cdef bint hold(self, GrpcStream stream, Py_ssize_t size) except -1:
         """Reserve ``size`` bytes in all for the message of ``stream``, or fail the call."""
@@ -290,8 +312,19 @@ cdef class GrpcReceiver(Http2Protocol):
 
     # The layer above
 
-    cdef int message_received(self, GrpcStream stream, bytes message, bint compressed) except -1:
-        """A message of the call has come."""
+    cdef Py_ssize_t part_to_align(
+        self, GrpcStream stream, const uint8_t* message, Py_ssize_t size
+    ) except -2:
+        """What of a message should lie at a multiple of ``ALIGNMENT``, by its first bytes.
+
+        Returns how far behind the message's beginning it is, -1 if nothing need lie anywhere.
+        """
+        return -1
+
+    cdef int message_received(
+        self, GrpcStream stream, bytes message, Py_ssize_t start, bint compressed
+    ) except -1:
+        """A message of the call has come; it begins at ``start``, which is 0 for unaligned ones."""
         return 0
 
     cdef int input_ended(self, GrpcStream stream) except -1:
@@ -305,6 +338,35 @@ cdef class GrpcReceiver(Http2Protocol):
     def message_too_large(self, stream, size):
         """A message of ``size`` bytes is announced, which is over the limit: fail the call."""
         raise NotImplementedError
+
+
+cdef inline uint8_t* bytes_of(GrpcStream stream) noexcept:
+    """Where the message that is being received begins."""
+    return <uint8_t*>PyBytes_AS_STRING(<bytes>stream.message) + stream.message_start
+
+
+cdef inline Py_ssize_t capacity_of(GrpcStream stream) noexcept:
+    return PyBytes_GET_SIZE(<bytes>stream.message) - stream.message_start
+
+
+cdef int place_message(GrpcStream stream, Py_ssize_t capacity) except -1:
+    """Make room for ``capacity`` bytes of the message, and move there what has been received."""
+    cdef PyObject* message
+    cdef Py_ssize_t start = 0
+    if stream.aligned_at < 0:
+        message = new_bytes(NULL, capacity)
+    else:
+        message = new_bytes(NULL, capacity + ALIGNMENT - 1)
+        start = -(<uintptr_t>PyBytes_AS_STRING(<bytes>message) + stream.aligned_at) % ALIGNMENT
+        # Whoever gets it finds the message's end at its end.
+        Py_SET_SIZE(message, start + capacity)
+        PyBytes_AS_STRING(<bytes>message)[start + capacity] = 0
+    if stream.message != NULL:
+        copy_bytes(PyBytes_AS_STRING(<bytes>message) + start, bytes_of(stream), stream.received)
+        Py_XDECREF(stream.message)
+    stream.message = message
+    stream.message_start = start
+    return 0
 
 
 cdef bint is_plain(bytes encoding) except -1:

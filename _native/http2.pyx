@@ -97,16 +97,19 @@ cdef class Http2Connection(Http2Streams):
 
     def announce(self):
         """Our preface: SETTINGS, and the connection's window beyond what HTTP/2 begins with."""
-        cdef uint8_t[18] settings
+        cdef uint8_t[24] settings
         cdef char* out = <char*>settings
-        names = (MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_HEADER_LIST_SIZE)
         limits = self.limits
-        values = (limits.max_concurrent_streams, limits.stream_window, limits.max_header_bytes)
-        for name, value in zip(names, values):
+        for name, value in (
+            (MAX_CONCURRENT_STREAMS, limits.max_concurrent_streams),
+            (INITIAL_WINDOW_SIZE, limits.stream_window),
+            (MAX_FRAME_SIZE, limits.max_frame_bytes),
+            (MAX_HEADER_LIST_SIZE, limits.max_header_bytes),
+        ):
             out[0] = 0
             out[1] = name
             out = put_u32(out + 2, value)
-        self.put_control(SETTINGS, 0, 0, settings, 18)
+        self.put_control(SETTINGS, 0, 0, settings, 24)
         self.grant_connection()
 
     @property

@@ -14,12 +14,18 @@ cdef class Http2Framer(Http2Sender):
     # What is missing of the DATA frame that is being received.
     cdef Py_ssize_t data_left
     cdef Py_ssize_t padding_left
+    # The largest frame that is taken, and the largest part of a header block.
+    cdef Py_ssize_t most_frame_bytes
+    cdef Py_ssize_t most_block_bytes
+    # Whether the peer has made use of DATA frames that are larger than everybody takes.
+    cdef bint large_frames
     # The connection is broken, and takes nothing more.
     cdef readonly bint failed
 
     cdef int split(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef Py_ssize_t take_preface(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef Py_ssize_t take_bytes(self, const uint8_t* data, Py_ssize_t size) except -1
+    cdef int check_size(self, int type, Py_ssize_t length) except -1
     cdef Py_ssize_t fill_partial(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef Py_ssize_t take_payload(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef int begin_payload(self, const uint8_t* frame) except -1

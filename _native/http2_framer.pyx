@@ -1,7 +1,7 @@
 """From bytes to HTTP/2's frames, however the bytes were cut.
 
 A frame that is there as a whole is read where it lies; of one that is not, the part that came is
-kept. DATA is handed on as it comes, so that a large tensor is copied once, to its place.
+kept. DATA is handed on as it comes, so that a large tensor is copied once at most, to its place.
 """
 
 from libc.stdint cimport uint8_t, uint32_t
@@ -9,10 +9,13 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
 
 from gateway._native.http2_frames cimport (
+    CONTINUATION,
     DATA,
+    ENHANCE_YOUR_CALM,
     FRAME_HEAD,
     FRAME_SIZE,
     FRAME_SIZE_ERROR,
+    HEADERS,
     PADDED,
     PROTOCOL_ERROR,
     read_u24,
@@ -79,9 +82,7 @@ cdef class Http2Framer(Http2Sender):
         if size >= FRAME_HEAD:
             length = read_u24(data)
             if length > FRAME_SIZE:
-                raise Http2Error(
-                    FRAME_SIZE_ERROR, f"a frame of {length} bytes; the most is {FRAME_SIZE}"
-                )
+                self.check_size(data[3], length)
             if data[3] == DATA:
                 if size > FRAME_HEAD or length == 0 or not data[4] & PADDED:
                     return self.begin_payload(data)
@@ -90,8 +91,15 @@ cdef class Http2Framer(Http2Sender):
                     data[3], data[4], read_u32(data + 5) & 0x7FFFFFFF, data + FRAME_HEAD, length
                 )
                 return FRAME_HEAD + length
+            elif length > FRAME_SIZE and data[3] > CONTINUATION:
+                # Nobody knows what it is: it is passed over rather than kept.
+                self.frame_received(
+                    data[3], data[4], read_u32(data + 5) & 0x7FFFFFFF, NULL, length
+                )
+                self.padding_left = length
+                return FRAME_HEAD
         if self.partial == NULL:
-            self.partial = <uint8_t*>malloc(FRAME_HEAD + FRAME_SIZE)
+            self.partial = <uint8_t*>malloc(FRAME_HEAD + self.most_block_bytes)
             if self.partial == NULL:
                 raise MemoryError("no memory for a frame")
         if data != self.partial:
@@ -99,6 +107,23 @@ cdef class Http2Framer(Http2Sender):
             self.partial_since_ns = self.now_ns
         self.partial_size = size
         return size
+
+    cdef int check_size(self, int type, Py_ssize_t length) except -1:
+        """Refuse a frame that is larger than its type may be."""
+        cdef Py_ssize_t most = self.most_frame_bytes
+        if type != DATA and type <= CONTINUATION:
+            most = FRAME_SIZE
+        if type == HEADERS or type == CONTINUATION:
+            if self.most_block_bytes < length <= self.most_frame_bytes:
+                raise Http2Error(
+                    ENHANCE_YOUR_CALM, f"a header block of over {self.most_block_bytes} bytes"
+                )
+            most = self.most_block_bytes
+        if length > most:
+            raise Http2Error(
+                FRAME_SIZE_ERROR, f"a frame of {length} bytes; the most of its type is {most}"
+            )
+        return 0
 
     cdef Py_ssize_t fill_partial(self, const uint8_t* data, Py_ssize_t size) except -1:
         """Go on with a frame that began in an earlier piece."""
@@ -126,6 +151,8 @@ cdef class Http2Framer(Http2Sender):
         cdef Py_ssize_t size = read_u24(frame)
         cdef Py_ssize_t padding = 0
         cdef int head = FRAME_HEAD
+        if size > FRAME_SIZE:
+            self.large_frames = True
         if frame[4] & PADDED:
             if size == 0 or frame[FRAME_HEAD] >= size:
                 raise Http2Error(PROTOCOL_ERROR, "a DATA frame with more padding than it is long")
@@ -155,7 +182,10 @@ cdef class Http2Framer(Http2Sender):
     cdef int frame_received(
         self, int type, int flags, uint32_t stream, const uint8_t* payload, Py_ssize_t size
     ) except -1:
-        """A frame other than DATA has come; ``payload`` is gone after this."""
+        """A frame other than DATA has come; ``payload`` is gone after this.
+
+        Of one whose type is not known only the head may have come; ``payload`` is ``NULL`` then.
+        """
         return 0
 
     cdef int data_begun(

@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint32_t
 
 cdef enum:
     FRAME_HEAD = 9
-    # What every peer takes, and what we announce: larger ones would only hold up other streams.
+    # What every peer takes.
     FRAME_SIZE = 16384
     LARGEST_FRAME_SIZE = 16777215
     FIRST_WINDOW = 65535

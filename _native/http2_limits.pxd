@@ -6,6 +6,7 @@ from libc.stdint cimport int64_t
 cdef class Http2Limits:
     cdef readonly int64_t max_concurrent_streams
     cdef readonly int64_t max_header_bytes
+    cdef readonly int64_t max_frame_bytes
     cdef readonly int64_t stream_window
     cdef readonly int64_t connection_window
     cdef readonly int64_t max_waiting_bytes

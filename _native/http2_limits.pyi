@@ -1,6 +1,7 @@
 class Http2Limits:
     max_concurrent_streams: int
     max_header_bytes: int
+    max_frame_bytes: int
     stream_window: int
     connection_window: int
     max_waiting_bytes: int
@@ -15,6 +16,7 @@ class Http2Limits:
         *,
         max_concurrent_streams: int = ...,
         max_header_bytes: int = ...,
+        max_frame_bytes: int = ...,
         stream_window: int = ...,
         connection_window: int = ...,
         max_waiting_bytes: int = ...,

@@ -17,6 +17,7 @@ cdef class ReceiveBuffer:
     cdef bytearray memory
     cdef Py_ssize_t size
     cdef readonly object view
+    cdef object start
     cdef uint8_t* data
 
 
@@ -24,6 +25,10 @@ cdef class Http2Protocol(Http2Connection):
     cdef readonly object transport
     cdef Scheduler scheduler
     cdef ReceiveBuffer buffer
+    # Where the next bytes are received to, and what keeps that memory if it is not the buffer's.
+    cdef uint8_t* place
+    cdef Py_ssize_t place_size
+    cdef object place_owner
     cdef bint receiving
     cdef bint flush_is_due
     cdef bint reading_paused
@@ -37,3 +42,4 @@ cdef class Http2Protocol(Http2Connection):
 
     # What the layer above makes of it.
     cdef int64_t bytes_worth_waiting_for(self) noexcept
+    cdef object room_for_data(self, uint8_t** place, Py_ssize_t* size)

@@ -1,20 +1,31 @@
 """An HTTP/2 connection as an event loop drives it.
 
 It has the methods of asyncio's buffered protocol, is a client of its transport, and knows no more of
-either. (uvloop goes by the methods; asyncio's own loop wants the base class, too.) All connections of a server receive into one buffer, because what is in it is taken before
-the next one reads; and what they have to say leaves once a turn of the loop, not once a frame.
+either. (uvloop goes by the methods; asyncio's own loop wants the base class, too.) All connections
+of a server receive into one buffer, because what is in it is taken before the next one reads. While
+nothing else can come, a large message is received into its own memory instead. What connections
+have to say leaves once a turn of the loop, not once a frame.
 """
 
+from cpython.buffer cimport PyBUF_WRITE
 from libc.stdint cimport int64_t, uint8_t
 
 from gateway._native.clock cimport monotonic_ns
 from gateway._native.http2 cimport Http2Connection
+
+cdef extern from "Python.h":
+    object PyMemoryView_FromMemory(char* memory, Py_ssize_t size, int flags)
 
 cdef extern from "<sys/socket.h>" nogil:
     enum:
         SOL_SOCKET
         SO_RCVLOWAT
     int setsockopt(int socket, int level, int option, const void* value, unsigned int size)
+
+cdef enum:
+    # From a peer whose frames are large no more is received at a time while it may begin one: what
+    # comes behind the frame's head is then received where it stays.
+    START_BYTES = 1 << 15
 
 # How long the peer of a connection that has ended may take to read the last of it.
 cdef int64_t LINGER_NS = 5_000_000_000
@@ -66,6 +77,7 @@ cdef class ReceiveBuffer:
         self.size = size
         self.memory = bytearray(size)
         self.view = memoryview(self.memory)
+        self.start = self.view[:START_BYTES]
         self.data = <uint8_t*>self.memory
 
 
@@ -105,22 +117,31 @@ cdef class Http2Protocol(Http2Connection):
         return False
 
     def get_buffer(self, hint):
-        """Asyncio's: where to receive to."""
-        return self.buffer.view
+        """Asyncio's: where to receive to; good until ``buffer_updated`` returns."""
+        self.place_owner = self.room_for_data(&self.place, &self.place_size)
+        if self.place_owner is not None:
+            return PyMemoryView_FromMemory(<char*>self.place, self.place_size, PyBUF_WRITE)
+        self.place = self.buffer.data
+        self.place_size = self.buffer.size
+        if not self.large_frames:
+            return self.buffer.view
+        self.place_size = min(self.place_size, START_BYTES)
+        return self.buffer.start
 
     def buffer_updated(self, Py_ssize_t size):
         """Asyncio's: ``size`` bytes have come."""
         cdef int64_t worth
         self.receiving = True
         try:
-            self.feed(self.buffer.data, size, monotonic_ns())
+            self.feed(self.place, size, monotonic_ns())
         finally:
             self.receiving = False
+            self.place_owner = None
         self.flush()
         if self.socket >= 0:
             worth = self.bytes_worth_waiting_for()
-            # Where the buffer was too small, more is there already.
-            if worth == 0 or size < self.buffer.size:
+            # Where there was too little room, more is there already.
+            if worth == 0 or size < self.place_size:
                 self.wait_for(worth)
 
     cdef int wait_for(self, int64_t size) except -1:
@@ -149,6 +170,10 @@ cdef class Http2Protocol(Http2Connection):
     cdef int64_t bytes_worth_waiting_for(self) noexcept:
         """How many more bytes are sure to come and better taken together; 0 for none."""
         return 0
+
+    cdef object room_for_data(self, uint8_t** place, Py_ssize_t* size):
+        """The place where the next bytes stay, all of which are DATA; its owner, or ``None``."""
+        return None
 
     def pause_writing(self):
         """Asyncio's: the transport is full."""

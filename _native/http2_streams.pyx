@@ -26,6 +26,7 @@ from gateway._native.http2_frames cimport (
     ENHANCE_YOUR_CALM,
     FIRST_WINDOW,
     FLOW_CONTROL_ERROR,
+    FRAME_SIZE,
     NO_ERROR,
     PROTOCOL_ERROR,
     REFUSED_STREAM,
@@ -40,6 +41,8 @@ from gateway._native.http2_stream cimport Http2Stream
 from gateway._native.http2_framer import Http2Error
 
 cdef enum:
+    # What a HEADERS frame may have beside its part of the block: a dependency, and padding.
+    BESIDE_BLOCK = 5 + 1 + 255
     # Streams that we ended early and whose peer may not know yet: frames for them are no error.
     REMEMBERED_RESETS = 256
     MOST_DEBUG_BYTES = 200
@@ -60,6 +63,8 @@ cdef class Http2Streams(Http2Framer):
         self.served_until = INT32_MAX
         self.recv_window = FIRST_WINDOW
         self.owed = limits.connection_window - FIRST_WINDOW
+        self.most_frame_bytes = limits.max_frame_bytes
+        self.most_block_bytes = max(limits.max_header_bytes + BESIDE_BLOCK, FRAME_SIZE)
 
     # DATA
 

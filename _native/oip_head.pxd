@@ -21,5 +21,6 @@ cdef struct Parts:
     Py_ssize_t raw_size[MOST_RAW]
 
 
+cdef bint split_head(const uint8_t* data, Py_ssize_t size, Parts* parts) noexcept nogil
 cdef bint split_message(const uint8_t* data, Py_ssize_t size, Parts* parts) noexcept nogil
 cdef bytes head_of(const Parts* parts)

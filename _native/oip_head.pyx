@@ -17,39 +17,42 @@ cdef enum:
     MOST_LENGTH_BYTES = 5
 
 
-cdef bint split_message(const uint8_t* data, Py_ssize_t size, Parts* parts) noexcept nogil:
-    """Find the parts of a message; False where it is not of the usual form."""
+cdef bint split_head(const uint8_t* data, Py_ssize_t size, Parts* parts) noexcept nogil:
+    """Find the head of a message, and its first raw contents: where they begin, how long they are.
+
+    For a message of which only the first ``size`` bytes may be there. False where it is not of the
+    usual form, or its head not complete.
+    """
     cdef const uint8_t* at = data
     cdef const uint8_t* end = data + size
     cdef const uint8_t* field
     cdef uint64_t length
-    cdef int shift
     cdef uint8_t tag
     cdef uint8_t last = 0
     parts.first = data
     parts.first_size = -1
     parts.second = data
-    parts.second_size = 0
     parts.id = NULL
     parts.id_size = 0
-    parts.raws = 0
     while at < end:
         field = at
         tag = at[0]
         if tag < last or tag & 7 != 2 or tag > RAW:
             return False
         last = tag
-        at += 1
-        length = 0
-        shift = 0
-        while True:
-            if at == end or shift == 7 * MOST_LENGTH_BYTES:
-                return False
-            length |= <uint64_t>(at[0] & 0x7F) << shift
-            shift += 7
-            at += 1
-            if (at - 1)[0] < 0x80:
-                break
+        at = read_length(at + 1, end, &length)
+        if at == NULL:
+            return False
+        if tag == RAW:
+            parts.second_size = field - parts.second
+            parts.raws = 1
+            parts.raw[0] = at
+            parts.raw_size[0] = <Py_ssize_t>length
+            if parts.id == NULL:
+                # Without an id the head is one run.
+                parts.first_size = parts.second_size
+                parts.second_size = 0
+            return parts.first_size + parts.second_size <= LONGEST_HEAD
         if length > <uint64_t>(end - at):
             return False
         if tag == ID:
@@ -59,20 +62,48 @@ cdef bint split_message(const uint8_t* data, Py_ssize_t size, Parts* parts) noex
             parts.id_size = <Py_ssize_t>length
             parts.first_size = field - data
             parts.second = at + length
-        elif tag == RAW:
-            if parts.raws == MOST_RAW:
-                return False
-            if parts.raws == 0:
-                parts.second_size = field - parts.second
-            parts.raw[parts.raws] = at
-            parts.raw_size[parts.raws] = <Py_ssize_t>length
-            parts.raws += 1
         at += length
-    if parts.first_size < 0:
-        # Without an id the head is one run.
-        parts.first_size = parts.second_size
-        parts.second_size = 0
-    return parts.raws > 0 and parts.first_size + parts.second_size <= LONGEST_HEAD
+    return False
+
+
+cdef bint split_message(const uint8_t* data, Py_ssize_t size, Parts* parts) noexcept nogil:
+    """Find the parts of a message; False where it is not of the usual form."""
+    cdef const uint8_t* at
+    cdef const uint8_t* end = data + size
+    cdef uint64_t length
+    if not split_head(data, size, parts):
+        return False
+    at = parts.raw[0]
+    length = <uint64_t>parts.raw_size[0]
+    while True:
+        if length > <uint64_t>(end - at):
+            return False
+        at += length
+        if at == end:
+            return True
+        if at[0] != RAW or parts.raws == MOST_RAW:
+            return False
+        at = read_length(at + 1, end, &length)
+        if at == NULL:
+            return False
+        parts.raw[parts.raws] = at
+        parts.raw_size[parts.raws] = <Py_ssize_t>length
+        parts.raws += 1
+
+
+cdef const uint8_t* read_length(
+    const uint8_t* at, const uint8_t* end, uint64_t* length
+) noexcept nogil:
+    """Read the length of a field; returns its end, ``NULL`` where there is none."""
+    cdef int shift = 0
+    length[0] = 0
+    while at < end and shift < 7 * MOST_LENGTH_BYTES:
+        length[0] |= <uint64_t>(at[0] & 0x7F) << shift
+        shift += 7
+        at += 1
+        if (at - 1)[0] < 0x80:
+            return at
+    return NULL
 
 
 cdef bytes head_of(const Parts* parts):

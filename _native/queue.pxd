@@ -13,6 +13,7 @@ cdef class Batch:
     cdef readonly int64_t taken_ns
     cdef readonly int64_t gathered_ns
     cdef readonly bint gathered
+    cdef readonly bint in_place
     cdef readonly Group group
     cdef readonly list tickets
     cdef readonly list expired

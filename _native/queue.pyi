@@ -8,9 +8,11 @@ class Batch:
     taken_ns: int
     gathered_ns: int
     gathered: bool
+    in_place: bool
     group: Group
     tickets: list[Ticket]
     expired: list[Ticket]
+    def addresses(self) -> list[int]: ...
     def alone(self, ticket: Ticket, arena: Arena) -> Batch: ...
 
 class BatchQueue:

@@ -8,7 +8,7 @@ Time is passed in everywhere but in ``take``, whose waiting must follow the real
 """
 
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uintptr_t
 from posix.time cimport CLOCK_MONOTONIC, timespec
 
 from gateway._native.arena cimport Arena
@@ -36,6 +36,7 @@ from gateway._native.ticket cimport (
     chain_t,
     gather,
     group_t,
+    lies_ready,
     ticket_t,
 )
 
@@ -71,6 +72,8 @@ cdef class Batch:
 
     Attributes:
         tickets: what to run, in row order. Their inputs lie gathered in the arena.
+        in_place: whether they do not: a single large request that is aligned as it is stays where
+            it came, until its ticket is released.
         rows: the sum of their rows.
         group: their common layout.
         expired: tickets found past their deadline on the way; they are to be told so.
@@ -80,8 +83,12 @@ cdef class Batch:
 
     cdef void stage(self, Arena arena) noexcept nogil:
         self.gathered = True
+        self.in_place = False
         if self.taken.head != NULL:
-            self.gathered = gather(&self.taken, self.rows, arena)
+            if arena.in_place_from:
+                self.in_place = lies_ready(&self.taken, arena.in_place_from)
+            if not self.in_place:
+                self.gathered = gather(&self.taken, self.rows, arena)
         self.gathered_ns = monotonic_ns()
 
     cdef adopt(self):
@@ -96,6 +103,12 @@ cdef class Batch:
         if self.tickets:
             self.group = (<Ticket>self.taken.head.owner).group
         self.expired = adopt_chain(&self.late)
+
+    def addresses(self):
+        """Where the inputs of a batch that is ``in_place`` lie, as ints."""
+        cdef Ticket ticket = self.tickets[0]
+        cdef int i
+        return [<uintptr_t>ticket.c.sources[i] for i in range(ticket.group.c.n_inputs)]
 
     def alone(self, Ticket ticket not None, Arena arena not None):
         """A batch of one ticket of this batch, gathered anew.

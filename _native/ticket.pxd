@@ -24,6 +24,8 @@ cdef struct ticket_t:
     int64_t deadline_ns
     int level
     TicketState state
+    # Whether nobody else can write to what the sources point to.
+    bint constant
 
 cdef struct chain_t:
     ticket_t* head
@@ -66,4 +68,5 @@ cdef class Ticket:
 
 cdef void chain_append(chain_t* chain, ticket_t* ticket) noexcept nogil
 cdef void chain_remove(chain_t* chain, ticket_t* ticket) noexcept nogil
+cdef bint lies_ready(const chain_t* chain, int64_t least_bytes) noexcept nogil
 cdef bint gather(const chain_t* chain, int64_t rows, Arena arena) noexcept nogil

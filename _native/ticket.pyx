@@ -9,11 +9,11 @@ import cython
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
 
-from gateway._native.arena cimport Arena
+from gateway._native.arena cimport ALIGNMENT, Arena
+from gateway._native.copying cimport copy_bytes
 
 cdef enum Kind:
     # rows of every request side by side
@@ -162,8 +162,8 @@ cdef class Ticket:
     cdef int prepare(self, Group group, int64_t rows, int64_t deadline_ns, int level) except -1:
         """Set everything but the inputs, once.
 
-        A caller in the core that has proven them sets ``c.sources`` itself, and ``inputs`` to what
-        keeps their memory alive.
+        A caller in the core that has proven them sets ``c.sources`` itself, ``inputs`` to what
+        keeps their memory alive, and ``c.constant`` if that is constant.
         """
         self.group = group
         self.c.owner = <void*>self
@@ -199,6 +199,7 @@ cdef class Ticket:
         for i in range(group.c.n_inputs):
             twin.c.sources[i] = self.c.sources[i]
         twin.inputs = self.inputs
+        twin.c.constant = self.c.constant
         twin.sink = sink
         return twin
 
@@ -287,6 +288,26 @@ cdef void chain_remove(chain_t* chain, ticket_t* ticket) noexcept nogil:
     ticket.prev = ticket.next = NULL
 
 
+cdef bint lies_ready(const chain_t* chain, int64_t least_bytes) noexcept nogil:
+    """Whether the inputs of a chain's one ticket may be run where they lie.
+
+    They have to be aligned as an arena's, constant, and of ``least_bytes`` or more in all.
+    """
+    cdef ticket_t* ticket = chain.head
+    cdef group_t* group = ticket.group
+    cdef int64_t size = 0
+    cdef int i
+    if ticket != chain.tail or not ticket.constant:
+        return False
+    for i in range(group.n_inputs):
+        if group.kind[i] == OPAQUE or <uintptr_t>ticket.sources[i] % ALIGNMENT:
+            return False
+        size += group.outer[i] * group.inner[i] * (
+            ticket.rows if group.kind[i] == BATCHED else 1
+        )
+    return size >= least_bytes
+
+
 cdef bint gather(const chain_t* chain, int64_t rows, Arena arena) noexcept nogil:
     """Copy the inputs of the tickets from head to tail into the arena, rows side by side.
 
@@ -306,14 +327,14 @@ cdef bint gather(const chain_t* chain, int64_t rows, Arena arena) noexcept nogil
         if base == NULL:
             return False
         if group.kind[i] == SHARED:
-            memcpy(base, chain.head.sources[i], outer * inner)
+            copy_bytes(base, chain.head.sources[i], outer * inner)
             continue
         at = 0
         ticket = chain.head
         while True:
             chunk = ticket.rows * inner
             for offset in range(outer):
-                memcpy(
+                copy_bytes(
                     base + (offset * rows + at) * inner,
                     ticket.sources[i] + offset * chunk,
                     chunk,

@@ -1,7 +1,8 @@
 """The command ``onnx-gateway``.
 
-Exit codes: 0 for success, 1 where a model cannot be served or the start failed, 2 where the
-arguments or settings are wrong, 128 + n where a second signal n cut the shutdown short.
+Exit codes: 0 for success; 1 where a model cannot be served, the start failed, or a server refuses;
+2 where the arguments or settings are wrong; 3 where no server answers; 128 + n where a second
+signal n cut the shutdown short.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from types import ModuleType
 from typing import Final, TextIO
 
 from gateway import __version__
+from gateway.commands.parsers import add_traffic_commands
 from gateway.config import add_flags, load_config
 from gateway.errors import ConfigError, StartupError
 from gateway.logs import Logging
@@ -70,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     add_flags(check, _CHECK_SETTINGS)
     check.add_argument("--json", action="store_true", help="one JSON document on stdout")
     check.set_defaults(command=_check)
+    add_traffic_commands(commands.add_parser)
     version = commands.add_parser("version", help="versions of the server and its parts")
     version.set_defaults(command=_version)
     return parser

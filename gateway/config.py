@@ -350,6 +350,11 @@ def load_config(flags: Mapping[str, Any], environ: Mapping[str, str] | None = No
     return Config(**values)
 
 
+def environment(name: str) -> str:
+    """The variable ``ONNX_GATEWAY_<name>``, for what is no setting of a server; else ``""``."""
+    return os.environ.get(ENVIRONMENT_PREFIX + name, "")
+
+
 def _read_file(path: str) -> dict[str, Any]:
     """The settings of the TOML file ``path``, parsed; nothing where ``path`` is empty."""
     if not path:

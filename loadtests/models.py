@@ -13,6 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 #: seen. heavy: 100 MB of weights are read once a run, so batching is what is seen.
 LAYERS = {"tiny": (30, 64, 32, 2), "heavy": (1024, 4096, 4096, 1000)}
 
+#: 25 MB of weights, of which a load can do many; it is written in versions, and not measured alone.
+MEDIUM, MEDIUM_WIDTHS = "medium", (1250, 2500, 1250)
+
 #: The model whose row is 602 KB and of which a run looks at three numbers, so the cost of carrying
 #: is what is seen.
 IMAGE, IMAGE_SHAPE = "image", (3, 224, 224)
@@ -23,9 +26,9 @@ NAMES = (*LAYERS, IMAGE)
 INPUT, OUTPUT = "input", "output"
 
 
-def mlp(name: str, widths: Sequence[int]) -> onnx.ModelProto:
+def mlp(name: str, widths: Sequence[int], seed: int = 0) -> onnx.ModelProto:
     """A multi-layer perceptron ``[batch, widths[0]] -> [batch, widths[-1]]`` with ReLU between."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     nodes, weights = [], []
     last = INPUT
     for layer, (given, made) in enumerate(itertools.pairwise(widths)):
@@ -88,8 +91,21 @@ def build(repository: Path) -> None:
             unfinished.rename(path)
 
 
+def build_versions(repository: Path, name: str, versions: Sequence[str], settings: str) -> None:
+    """Write versions of a perceptron, each with weights of its own, and the model's settings."""
+    for version in versions:
+        path = repository / name / version / "model.onnx"
+        path.parent.mkdir(parents=True)
+        onnx.save(mlp(name, _widths(name), seed=int(version)), path)
+    (repository / name / "model.toml").write_text(settings)
+
+
+def _widths(name: str) -> tuple[int, ...]:
+    return MEDIUM_WIDTHS if name == MEDIUM else LAYERS[name]
+
+
 def row(name: str) -> npt.NDArray[np.float32]:
     """The one input row that every request carries: ``float32 [1, ...]``."""
     rng = np.random.default_rng(1)
-    shape = IMAGE_SHAPE if name == IMAGE else LAYERS[name][:1]
+    shape = IMAGE_SHAPE if name == IMAGE else _widths(name)[:1]
     return rng.normal(0, 1, (1, *shape)).astype(np.float32)

@@ -1,163 +1,189 @@
-"""Requests that come when they come, whether or not the ones before are answered.
+"""Requests at a constant rate, whatever the server does, over HTTP/1.1 or gRPC; answers checked.
 
-Runs as a process of its own, ``python -m loadtests.open_loop``: reads a ``Plan`` from its standard
-input and prints a ``Seen`` as JSON.
+A request never waits for the answer to another one: over HTTP there are as many connections as it
+takes. So what stands in line because the server stands still is seen, not left unsent.
 """
 
-import gc
-import json
-import pickle
-import select
-import socket
-import struct
-import sys
+import asyncio
 import time
-from dataclasses import asdict, dataclass
-from typing import Final
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
 
-import numpy as np
+from loadtests.payloads import Payload
+from loadtests.raw_http2 import CallStream
 
-from loadtests.payloads import GRPC_PATH, Payload
-from loadtests.raw_http2 import PREFACE, WrongFrame, frame, header_block
-
-CONNECTIONS: Final = 8
-_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 7, 8
-_END_STREAM, _END_HEADERS = 1, 4
-_WINDOW: Final = 2**31 - 1
-#: Seconds that answers may take after the last request.
-_PATIENCE_S: Final = 30.0
+_HOST: Final = "127.0.0.1"
+#: Seconds between two looks at the clock; what has become due meanwhile goes out together.
+_TICK_S: Final = 0.001
+#: Seconds that the last answers may take.
+_LAST_ANSWERS_S: Final = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """``rate`` calls of ModelInfer a second for ``seconds``, evenly spaced.
+@dataclass(slots=True)
+class Samples:
+    """What became of the requests; times are seconds, of ``time.monotonic``.
 
-    ``messages`` are sent one after the other, each with gRPC's prefix; those of the first
-    ``warm_up_s`` seconds are not measured.
+    Attributes:
+        sent_s, latency_s, versions: when each request that was answered was sent, how long its
+            answer took, and which version gave it; in the order of the answers.
+        errors: the beginnings of answers that no version gives.
     """
 
-    port: int
-    messages: list[bytes]
-    rate: float
-    seconds: float
-    warm_up_s: float
+    sent_s: list[float] = field(default_factory=list)
+    latency_s: list[float] = field(default_factory=list)
+    versions: list[str] = field(default_factory=list)
+    errors: list[bytes] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What came of it: all calls, and percentiles of the measured ones, in milliseconds.
+class OpenLoop:
+    """Sends a payload ``rate`` times a second from ``start`` to ``stop``."""
 
-    ``late_ms`` is how late the generator itself was at the 99th percentile. A latency counts from
-    when the call was sent.
-    """
+    def __init__(self, port: int, payload: Payload, rate: float, answers: dict[bytes, str]) -> None:
+        """Prepare; nothing is connected yet.
 
-    calls: int
-    p50_ms: float
-    p99_ms: float
-    late_ms: float
-
-
-class _Connection:
-    """One connection; tells when each call was sent and how long its answer took."""
-
-    def __init__(self, port: int, answers: dict[int, bytes]) -> None:
-        self.waiting: dict[int, tuple[int, float]] = {}
-        self.latencies: list[tuple[float, float]] = []
+        Args:
+            payload: sent over gRPC where its content type says so, else over HTTP/1.1.
+            answers: every right answer's body, and the version that gives it.
+        """
+        self.samples = Samples()
+        self._port = port
+        self._payload = payload
+        self._rate = rate
         self._answers = answers
-        self._head = header_block(
-            Payload(GRPC_PATH, {"Content-Type": "application/grpc", "TE": "trailers"}, b"")
+        self._is_grpc = payload.headers["Content-Type"] == "application/grpc"
+        self._free: list[Any] = []
+        self._all: list[Any] = []
+        self._in_flight = 0
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self, connections: int) -> None:
+        """Open so many connections, and begin."""
+        for _ in range(connections):
+            self._free.append(await self._connect())
+        self._task = asyncio.get_running_loop().create_task(self._send())
+
+    async def stop(self) -> None:
+        """Send no more, and wait for the last answers."""
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        async with asyncio.timeout(_LAST_ANSWERS_S):
+            while self._in_flight:
+                await asyncio.sleep(_TICK_S)
+        for connection in self._all:
+            connection.close()
+
+    async def _send(self) -> None:
+        began, sent = time.monotonic(), 0
+        while True:
+            due = int((time.monotonic() - began) * self._rate)
+            for _ in range(due - sent):
+                connection = self._free.pop(0) if self._free else await self._connect()
+                if self._is_grpc:
+                    self._free.append(connection)
+                self._in_flight += 1
+                connection.ask()
+            sent = due
+            await asyncio.sleep(_TICK_S)
+
+    async def _connect(self) -> Any:
+        kind = _GrpcConnection if self._is_grpc else _HttpConnection
+        _, connection = await asyncio.get_running_loop().create_connection(
+            lambda: kind(self._payload, self._answered), _HOST, self._port
         )
-        self._stream = 1
-        self._held = b""
-        self._data: dict[int, bytes] = {}
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE_S)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        widen = struct.pack(">I", _WINDOW - 65_535)
-        self.socket.sendall(
-            PREFACE + frame(_SETTINGS, 0, 0, b"") + frame(_WINDOW_UPDATE, 0, 0, widen)
-        )
+        self._all.append(connection)
+        return connection
 
-    def send(self, number: int, message: bytes) -> None:
-        stream, self._stream = self._stream, self._stream + 2
-        data = frame(_HEADERS, _END_HEADERS, stream, self._head)
-        data += frame(_DATA, _END_STREAM, stream, message)
-        self.waiting[stream] = number, time.perf_counter()
-        self.socket.sendall(data)
-
-    def read(self) -> None:
-        """Take what has come. Raises ``WrongFrame`` for what answers no call, or wrongly."""
-        received = self.socket.recv(1 << 18)
-        now_s = time.perf_counter()
-        if not received:
-            raise WrongFrame("the server has closed the connection")
-        data = self._held + received
-        offset = 0
-        while len(data) - offset >= 9:
-            end = offset + 9 + int.from_bytes(data[offset : offset + 3], "big")
-            if len(data) < end:
-                break
-            kind, flags = data[offset + 3], data[offset + 4]
-            stream = int.from_bytes(data[offset + 5 : offset + 9], "big")
-            if kind == _DATA:
-                self._data[stream] = self._data.get(stream, b"") + data[offset + 9 : end]
-            elif kind == _HEADERS and flags & _END_STREAM:
-                self._answered(stream, now_s)
-            elif kind in (_RST_STREAM, _GOAWAY):
-                raise WrongFrame(f"the server sent a frame of type {kind}")
-            elif kind == _SETTINGS and not flags & 1:
-                self.socket.sendall(frame(_SETTINGS, 1, 0, b""))
-            offset = end
-        self._held = data[offset:]
-
-    def _answered(self, stream: int, now_s: float) -> None:
-        number, sent_s = self.waiting.pop(stream)
-        message = self._data.pop(stream, b"")
-        if not message or self._answers.setdefault(number, message) != message:
-            raise WrongFrame(f"the server answers {message!r} to message {number}")
-        self.latencies.append((sent_s, now_s - sent_s))
+    def _answered(self, connection: Any, sent_s: float, body: bytes) -> None:
+        self._in_flight -= 1
+        if not self._is_grpc:
+            self._free.append(connection)
+        version = self._answers.get(body)
+        if version is None:
+            self.samples.errors.append(body[:300])
+            return
+        self.samples.sent_s.append(sent_s)
+        self.samples.latency_s.append(time.monotonic() - sent_s)
+        self.samples.versions.append(version)
 
 
-def drive(plan: Plan) -> Seen:
-    """Carry out ``plan``. Raises ``WrongFrame``, and ``TimeoutError`` for a missing answer."""
-    answers: dict[int, bytes] = {}
-    connections = [_Connection(plan.port, answers) for _ in range(CONNECTIONS)]
-    by_socket = {connection.socket: connection for connection in connections}
-    calls = int(plan.rate * plan.seconds)
-    begin_s = time.perf_counter() + 0.05
-    late = []
-    for call in range(calls):
-        due_s = begin_s + call / plan.rate
-        _read_until(by_socket, due_s)
-        late.append(time.perf_counter() - due_s)
-        number = call % len(plan.messages)
-        connections[call % CONNECTIONS].send(number, plan.messages[number])
-    end_s = time.perf_counter() + _PATIENCE_S
-    while any(connection.waiting for connection in connections):
-        if time.perf_counter() > end_s:
-            raise TimeoutError("some calls were never answered")
-        _read_until(by_socket, time.perf_counter() + 0.01)
-    warm_s = begin_s + plan.warm_up_s
-    measured = [
-        latency
-        for connection in connections
-        for sent_s, latency in connection.latencies
-        if sent_s >= warm_s
-    ]
-    p50_s, p99_s = np.percentile(measured, [50, 99])
-    return Seen(calls, 1e3 * float(p50_s), 1e3 * float(p99_s), 1e3 * float(np.percentile(late, 99)))
+#: Told of an answer: by whom it came, when it was asked for, and its body.
+_Answered = Callable[[Any, float, bytes], None]
 
 
-def _read_until(by_socket: dict[socket.socket, _Connection], due_s: float) -> None:
-    while (left_s := due_s - time.perf_counter()) > 0:
-        for readable in select.select(list(by_socket), (), (), left_s)[0]:
-            by_socket[readable].read()
+class _Connection(asyncio.Protocol):
+    """What both protocols share."""
+
+    def __init__(self, payload: Payload, answered: _Answered) -> None:
+        self._payload = payload
+        self._answered = answered
+        self._transport: Any = None
+        self._is_closing = False
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def close(self) -> None:
+        self._is_closing = True
+        self._transport.close()
 
 
-def main() -> None:
-    plan = pickle.load(sys.stdin.buffer)
-    gc.disable()
-    print(json.dumps(asdict(drive(plan))))
+class _HttpConnection(_Connection):
+    """One request at a time over HTTP/1.1."""
+
+    def __init__(self, payload: Payload, answered: _Answered) -> None:
+        super().__init__(payload, answered)
+        fields = {"Host": _HOST, "Content-Length": str(len(payload.body)), **payload.headers}
+        lines = [f"POST {payload.path} HTTP/1.1", *(f"{k}: {v}" for k, v in fields.items())]
+        self._request = "\r\n".join(lines).encode() + b"\r\n\r\n" + payload.body
+        self._received = b""
+        self._sent_s = 0.0
+
+    def ask(self) -> None:
+        self._sent_s = time.monotonic()
+        self._transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, _, body = self._received.partition(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0] or -1)
+        if length < 0 or len(body) < length:
+            return
+        self._received = b""
+        status = head.split(b" ", 2)[1]
+        self._answered(self, self._sent_s, body if status == b"200" else status + b" " + body)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self._is_closing:
+            self._answered(self, self._sent_s, f"the connection was closed: {error}".encode())
 
 
-if __name__ == "__main__":
-    main()
+class _GrpcConnection(_Connection):
+    """Any number of calls at a time over HTTP/2."""
+
+    def __init__(self, payload: Payload, answered: _Answered) -> None:
+        super().__init__(payload, answered)
+        self._calls = CallStream(payload)
+        self._sent_s: dict[int, float] = {}
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        transport.write(self._calls.preface())
+
+    def ask(self) -> None:
+        stream, frames = self._calls.call()
+        self._sent_s[stream] = time.monotonic()
+        self._transport.write(frames)
+
+    def data_received(self, data: bytes) -> None:
+        answers, reply = self._calls.receive(data)
+        if reply:
+            self._transport.write(reply)
+        for stream, message in answers:
+            self._answered(self, self._sent_s.pop(stream), message)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self._is_closing:
+            for sent_s in self._sent_s.values():
+                self._answered(self, sent_s, f"the connection was closed: {error}".encode())

@@ -31,7 +31,7 @@ from onnx import numpy_helper
 
 from loadtests import models, payloads, targets
 from loadtests.generators import GeneratorError, Load, h2load, missing_programs
-from loadtests.open_loop import Plan, Seen
+from loadtests.paced import Plan, Seen
 from loadtests.process import ServerError
 
 REPOSITORY: Final = Path(".demo/shadow-models")
@@ -170,7 +170,7 @@ class ShadowTest:
 
 def _drive(plan: Plan) -> Seen:
     result = subprocess.run(
-        [sys.executable, "-m", "loadtests.open_loop"],
+        [sys.executable, "-m", "loadtests.paced"],
         input=pickle.dumps(plan),
         capture_output=True,
         check=False,

@@ -5,7 +5,7 @@ import http.client
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from loadtests.models import INPUT, row
 from loadtests.process import Server, listens, running
 
 SERVER_CORE, LOAD_CORE = 0, 1
+_TIMEOUT_S = 60.0
 
 
 class WrongAnswer(Exception):
@@ -54,6 +55,28 @@ class Gateway:
         body, _ = _get(self.http_port, f"/v2/models/{model}/versions/{version}/stats")
         return int(json.loads(body)["model_stats"][0]["inference_stats"]["fail"]["count"])
 
+    def change(self, path: str, document: dict[str, Any]) -> dict[str, Any]:
+        """POST ``document`` to the admin API; the answer.
+
+        Raises:
+            WrongAnswer: it was refused.
+        """
+        payload = payloads.Payload(
+            path, {"Content-Type": "application/json"}, json.dumps(document).encode()
+        )
+        answer: dict[str, Any] = json.loads(_post(self.admin_port, payload)[0])
+        return answer
+
+    def ask(self, payload: payloads.Payload) -> bytes:
+        """The body of the answer, over gRPC the message; raises ``WrongAnswer`` for an error."""
+        if payload.path != payloads.GRPC_PATH:
+            return _post(self.http_port, payload)[0]
+        with grpc.insecure_channel(f"127.0.0.1:{self.grpc_port}") as channel:
+            message: bytes = channel.unary_unary(payload.path, None, None)(
+                payload.body[5:], timeout=_TIMEOUT_S
+            )
+            return message
+
     def verify(self, models: Path, model: str) -> None:
         """Compare one answer of each protocol with ONNX Runtime in process.
 
@@ -79,15 +102,16 @@ class Gateway:
         return payloads.read_json(_post(self.http_port, payloads.http_json(model))[0])
 
     def _ask_grpc(self, model: str) -> payloads.Answer:
-        message = payloads.grpc_raw(model).body[5:]
-        with grpc.insecure_channel(f"127.0.0.1:{self.grpc_port}") as channel:
-            ask = channel.unary_unary(payloads.GRPC_PATH, None, None)
-            return payloads.read_grpc(ask(message, timeout=10))
+        return payloads.read_grpc(self.ask(payloads.grpc_raw(model)))
 
 
 @contextlib.contextmanager
 def gateway(
-    models: Path, only: str, grpc_impl: str = "native", core: int | None = SERVER_CORE
+    models: Path,
+    only: str,
+    grpc_impl: str = "native",
+    options: Sequence[str] = (),
+    core: int | None = SERVER_CORE,
 ) -> Iterator[Gateway]:
     """The gateway on ``core``, or on any for ``None``, serving the model ``only`` of ``models``."""
     http_port, grpc_port, admin_port = free_ports(3)
@@ -95,7 +119,7 @@ def gateway(
         sys.executable, "-m", "gateway", "serve", str(models),
         "--model-control-mode", "explicit", "--load-model", only,
         "--http-port", str(http_port), "--metrics-port", "0", "--admin-port", str(admin_port),
-        "--grpc-port", str(grpc_port), "--grpc-impl", grpc_impl,
+        "--grpc-port", str(grpc_port), "--grpc-impl", grpc_impl, *options,
     ]  # fmt: skip
     with _log() as log, running(command, core, log) as server:
         start_s = server.wait_until(lambda: _is_ready(http_port))
@@ -137,7 +161,7 @@ def _post(port: int, payload: payloads.Payload) -> tuple[bytes, http.client.HTTP
 def _request(
     port: int, method: str, path: str, body: bytes, headers: dict[str, str]
 ) -> tuple[bytes, http.client.HTTPMessage]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_S)
     with contextlib.closing(connection):
         connection.request(method, path, body, headers)
         response = connection.getresponse()

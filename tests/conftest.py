@@ -4,6 +4,7 @@ A package that is tested over running gateways has a fixture ``gateways`` of its
 the fixtures below.
 """
 
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,16 @@ import pytest
 from tests.certificates import Certificates
 from tests.fronts import WAYS, Front
 from tests.server import GRPC_IMPLEMENTATIONS, GatewayProcess, Gateways
+
+
+@pytest.fixture(autouse=True)
+def _log_levels() -> Iterator[None]:
+    """What a test's own server does to the process's log ends with the test."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
 
 
 @pytest.fixture

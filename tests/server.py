@@ -154,6 +154,17 @@ class GatewayProcess:
         status, _, body = self.request("POST", path, json.dumps(document).encode())
         return status, json.loads(body) if body else None
 
+    def administer(self, method: str, path: str, document: Any = None) -> tuple[int, Any]:
+        """Ask the admin API: the status and the decoded body."""
+        connection = http.client.HTTPConnection(HOST, self.admin_port, timeout=60.0)
+        try:
+            body = None if document is None else json.dumps(document).encode()
+            connection.request(method, path, body, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        finally:
+            connection.close()
+
     def rss_bytes(self) -> int:
         """Resident memory of the gateway's process and its children."""
         return sum(resident_bytes(pid) for pid in process_tree(self.pid))

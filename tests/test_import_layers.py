@@ -40,6 +40,7 @@ ALLOWED = {
     "front": FOUNDATION | {"serving", "dispatch", "_native"},
     "control": FOUNDATION | {"evidence", "serving", "dispatch"},
     "monitor": FOUNDATION | {"evidence", "serving", "dispatch", "_native"},
+    "commands": FOUNDATION | {"control"},
     "integrations": FOUNDATION | {"serving", "dispatch", "monitor", "control"},
 }
 COMPOSERS = frozenset({"app", "cli", "__main__", "__init__"})
@@ -59,9 +60,9 @@ HOMES = {
     "grpc_reflection": ("front/",),
     "starlette": ("front/",),
     "uvicorn": ("front/",),
-    "http": ("front/",),
+    "http": ("front/", "commands/admin_client.py"),
     "uvloop": ("app.py",),
-    "argparse": ("cli.py", "config.py", "setting_types.py"),
+    "argparse": ("cli.py", "commands/", "config.py", "setting_types.py"),
 }
 
 

@@ -63,7 +63,7 @@ def scans(count: int, seed: int = 0) -> tuple[Pixels, Labels]:
 
 
 def _classifier(width: int) -> Any:
-    network = MLPClassifier(hidden_layer_sizes=(width,), max_iter=400, random_state=0)
+    network = MLPClassifier(hidden_layer_sizes=(width,), max_iter=2000, random_state=0)
     return make_pipeline(StandardScaler(), network)
 
 

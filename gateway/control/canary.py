@@ -180,9 +180,7 @@ def _rows_first(array: Array, axis: int | None) -> Array:
     return np.moveaxis(array, axis, 0) if axis else array
 
 
-def verdict_of(
-    model: str, canary: Canary, stable: str, report: dict[str, Any] | None
-) -> dict[str, Any]:
+def verdict_of(model: str, canary: Canary, report: dict[str, Any] | None) -> dict[str, Any]:
     """How a canary stands, as JSON values that a delivery tool can act on.
 
     ``verdict`` is ``pass``, ``fail``, ``inconclusive`` or ``running``; ``result`` is the same in
@@ -193,7 +191,7 @@ def verdict_of(
     return {
         "model": model,
         "version": canary.plan.version,
-        "stable": stable,
+        "stable": canary.against,
         "phase": str(canary.phase),
         "step": canary.step,
         "steps": len(canary.plan.steps),

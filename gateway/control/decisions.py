@@ -8,15 +8,17 @@ old decision, one that dies after it with the new one.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any, Final
 
 from gateway.control.journal import Event
 from gateway.control.manager import Manager
 from gateway.control.routing import Routing
 from gateway.control.state_store import StateStore
-from gateway.control.traffic import ModelTraffic, as_table
+from gateway.control.traffic import LATEST, ModelTraffic, as_table
 from gateway.errors import Conflict, GatewayError, ModelNotFound
+from gateway.serving.lifecycle import State
 from gateway.serving.loaded import LoadedModel
 from gateway.serving.registry import ModelVersion, Registry
 
@@ -88,18 +90,30 @@ class Decisions:
         finally:
             change.leave()
 
-    async def commit(self, model: str, after: ModelTraffic, event: Event) -> None:
+    async def commit(
+        self,
+        model: str,
+        after: ModelTraffic,
+        event: Event,
+        then: Callable[[], None] | None = None,
+    ) -> None:
         """Commit a decision, then route by it; once begun, it is not given up half-way.
+
+        Args:
+            then: what else is to be done once it is committed.
 
         Raises:
             StateUnavailable: it cannot be written; nothing has changed.
         """
-        task = self.begin(self._commit(model, after, event))
+        task = self.begin(self._commit(model, self.routing.traffic(model), after, event, then))
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
-            # The turn is kept until it is over: the next verb builds on what this one decided.
-            await asyncio.wait([task])
+            # The turn is kept until it is over, however often it is cancelled: the next verb builds
+            # on what this one decided.
+            while not task.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([task])
             raise
 
     def begin(self, work: Awaitable[None]) -> "asyncio.Task[None]":
@@ -113,13 +127,25 @@ class Decisions:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _commit(self, model: str, after: ModelTraffic, event: Event) -> None:
+    async def _commit(
+        self,
+        model: str,
+        before: ModelTraffic,
+        after: ModelTraffic,
+        event: Event,
+        then: Callable[[], None] | None,
+    ) -> None:
         self.fault(f"{event.verb}: decided")
         await self.store.commit({model: after}, event)
         self.fault(f"{event.verb}: committed")
         self._committed[model] = after
-        before = self.routing.traffic(model)
+        now = self.routing.traffic(model)
+        if now is not before and after.stable == LATEST:
+            # Meanwhile another version has become the latest one; ``_settle`` will remember it.
+            after = replace(after, previous=now.previous)
         self.routing.decide({model: after})
+        if then is not None:
+            then()
         self.fault(f"{event.verb}: applied")
         self.manager.release(model)
         if before.shadow is not None and before.shadow.model:
@@ -128,15 +154,13 @@ class Decisions:
     async def _note_error(self, change: "Change", error: GatewayError) -> None:
         refused = isinstance(error, Conflict | ModelNotFound)
         event = change.event(outcome="refused" if refused else "failed", reason=str(error))
-        try:
-            await self.store.append(event)
-        except GatewayError:
-            # It may be the journal itself that failed; the caller is owed the first error.
-            log.exception("the journal has no entry of a %s of model '%s'", event.verb, event.model)
+        # It may be the journal itself that failed; the caller is owed the first error.
+        await self._note(event)
 
     async def _note_load(self, entry: ModelVersion, loaded: LoadedModel | None) -> None:
         self.fault("load: serves" if loaded else "load: failed")
-        await self.store.append(
+        # Nothing is decided by a load: what it has loaded is to serve, written down or not.
+        await self._note(
             Event(
                 by=ITSELF,
                 verb="load_version",
@@ -150,8 +174,18 @@ class Decisions:
             )
         )
 
+    async def _note(self, event: Event) -> None:
+        """Write to the journal what is so in any case."""
+        try:
+            await self.store.append(event)
+        except GatewayError:
+            log.exception("the journal has no entry of a %s of model '%s'", event.verb, event.model)
+
     async def _settle(self, model: str) -> None:
-        """Remember what has followed from a load by itself: the latest version is another one."""
+        """Remember what has followed from a load by itself: the latest version is another one.
+
+        Where it cannot be written, it is written with whatever follows next.
+        """
         async with self.turn(model):
             before, after = self._committed.get(model, ModelTraffic()), self.routing.traffic(model)
             if after == before:
@@ -165,8 +199,12 @@ class Decisions:
                 before=as_table(before),
                 after=as_table(after),
             )
-            await self.store.commit({model: after}, event)
-            self._committed[model] = after
+            try:
+                await self.store.commit({model: after}, event)
+            except GatewayError:
+                log.exception("it is not remembered what model '%s' follows", model)
+            else:
+                self._committed[model] = after
 
 
 class Change:
@@ -181,33 +219,57 @@ class Change:
         self._verb = verb
         self._by = by
         self._reason = reason
-        self._holds: list[tuple[str, AbstractContextManager[None]]] = []
+        self._holds: list[tuple[tuple[str, str], AbstractContextManager[None]]] = []
         self._has_turn = False
 
     async def load(self, version: str, model: str = "") -> ModelVersion:
         """See to it that ``version`` serves, and goes on to until this change is over.
 
-        Before ``take_turn``, because it may take minutes. Raises as ``Manager.ensure`` does.
+        Before ``take_turn``, because it may take minutes, and because a load ends with a turn of
+        its own. Raises as ``Manager.ensure`` does.
         """
         manager, of = self._decisions.manager, model or self._model
         hold = manager.holding(of, version)
         hold.__enter__()
-        self._holds.append((of, hold))
+        self._holds.append(((of, version), hold))
         self._decisions.fault(f"{self._verb}: loading")
         entry = await manager.ensure(of, version)
         self._decisions.fault(f"{self._verb}: loaded")
         return entry
 
     async def take_turn(self) -> None:
-        """Wait for other changes of this model; until this one is over, there are none."""
+        """Wait for other changes of this model; until this one is over, there are none.
+
+        Raises:
+            Conflict: one of them was an unload of a version that was loaded for this one.
+        """
         await self._decisions.turn(self._model).acquire()
         self._has_turn = True
+        for (model, version), _ in self._holds:
+            self.check_serves(version, model)
 
-    async def commit(self, after: ModelTraffic, evidence: dict[str, Any] | None = None) -> None:
-        """Make ``after`` what is decided, on ``evidence``. Raises as ``Decisions.commit`` does."""
+    def check_serves(self, version: str, model: str = "") -> None:
+        """Raise ``Conflict`` unless ``version`` serves."""
+        of = model or self._model
+        entry = self._decisions.registry.get(of, version)
+        if entry is None or entry.state is not State.READY:
+            raise Conflict(
+                f"version '{version}' of model '{of}' was unloaded meanwhile: try it again"
+            )
+
+    async def commit(
+        self,
+        after: ModelTraffic,
+        evidence: dict[str, Any] | None = None,
+        then: Callable[[], None] | None = None,
+    ) -> None:
+        """Make ``after`` what is decided, on ``evidence``. See ``Decisions.commit``."""
+        if self._holds and not self._decisions.manager.wants(self._model):
+            # What was loaded for this change has to be there again after a restart.
+            after = replace(after, loaded=True)
         before = self._decisions.routing.traffic(self._model)
         event = self.event(before=as_table(before), after=as_table(after), evidence=evidence)
-        await self._decisions.commit(self._model, after, event)
+        await self._decisions.commit(self._model, after, event, then)
 
     def event(self, **more: Any) -> Event:
         """What the journal says."""
@@ -230,7 +292,7 @@ class Change:
             self._decisions.turn(self._model).release()
         for _, hold in self._holds:
             hold.__exit__(None, None, None)
-        for model, _ in self._holds:
+        for (model, _), _ in self._holds:
             self._decisions.manager.release(model)
 
 

@@ -105,9 +105,19 @@ class Manager:
         known = self._registry.versions(name).values() if name else self._registry
         return sorted(known, key=lambda entry: (entry.name, version_key(entry.version)))
 
+    def has_version(self, name: str, version: str) -> bool:
+        """Whether the version is known, or was in its repository at the last look."""
+        source = self._sources.get(name)
+        found = source is not None and version in source.found
+        return found or self._registry.get(name, version) is not None
+
     def routed(self, name: str) -> ModelVersion | None:
         """The version that answers a request which names none."""
         return self._routing.default(name)
+
+    def wants(self, name: str) -> bool:
+        """Whether the model is to be loaded by itself at a start."""
+        return name in self._wanted
 
     def unloaded_models(self) -> dict[str, str]:
         """Models that the repositories hold and nobody loaded, with the reason."""
@@ -208,21 +218,36 @@ class Manager:
             and not self._held[name, entry.version]
         )
 
-    async def unload(self, name: str) -> None:
+    async def unload(
+        self, name: str, decide: Callable[[Callable[[], None]], Awaitable[None]] | None = None
+    ) -> None:
         """Take every version of the model out of service, and of memory once it is idle.
 
-        From the first moment new requests are refused. Returns when the versions are unloaded, or
-        after ``UNLOAD_WAIT_S`` while their last requests still run.
+        Waits for loads of the model that are under way; then new requests are refused. Returns when
+        the versions are unloaded, or after ``UNLOAD_WAIT_S`` while their last requests still run.
+
+        Args:
+            decide: awaited before; it calls what it is given in the moment in which it is decided.
 
         Raises:
             ModelNotFound: nobody knows the model.
         """
-        await self._locked(name, self._unload)
+        leaving: list[asyncio.Task[None]] = []
 
-    def check_can_unload(self, name: str) -> None:
-        """Raise ``ModelNotFound`` where nobody knows the model."""
-        if not self.versions(name) and name not in self.unloaded_models():
-            raise ModelNotFound(f"unknown model '{name}': there is nothing to unload")
+        def take_out() -> None:
+            self._wanted.discard(name)
+            ready = (entry for entry in self.versions(name) if entry.state is State.READY)
+            leaving.extend(self._retire(ready))
+
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            if not self.versions(name) and name not in self.unloaded_models():
+                raise ModelNotFound(f"unknown model '{name}': there is nothing to unload")
+            if decide is None:
+                take_out()
+            else:
+                await decide(take_out)
+            if leaving:
+                await asyncio.wait(leaving, timeout=UNLOAD_WAIT_S)
 
     def refuse_readiness(self) -> None:
         """From now on the server is not ready, and nothing more is loaded."""
@@ -360,7 +385,14 @@ class Manager:
             entry.move(State.LOADING)
             started = time.monotonic()
             load = self._pool.submit(
-                load_model, entry.name, entry.version, path, source.settings, progress=report
+                load_model,
+                entry.name,
+                entry.version,
+                path,
+                source.settings,
+                progress=report,
+                # At the start everybody waits for it; later somebody is being served.
+                stand_back=self._started,
             )
             self._loads.add(load)
             load.add_done_callback(self._loads.discard)
@@ -377,14 +409,6 @@ class Manager:
         entry.move(State.READY)
         self._registry.add(entry)
         self._routing.publish()
-
-    async def _unload(self, name: str) -> None:
-        self.check_can_unload(name)
-        versions = self.versions(name)
-        self._wanted.discard(name)
-        leaving = self._retire(entry for entry in versions if entry.state is State.READY)
-        if leaving:
-            await asyncio.wait(leaving, timeout=UNLOAD_WAIT_S)
 
     def _retire(self, versions: Iterable[ModelVersion]) -> list[asyncio.Task[None]]:
         """Announce that the versions drain, take them off the route, and see them out.

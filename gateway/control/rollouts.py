@@ -111,6 +111,10 @@ class Rollouts:
     async def rollback(self, model: str, *, by: str, reason: str = "") -> dict[str, Any]:
         """End a running canary; where none runs, go back to the version that was stable before."""
         async with self._change(model, "rollback", "", by, reason) as change:
+            traffic = self._routing.traffic(model)
+            if traffic.running_canary is None and traffic.previous:
+                # It is loaded already, or on its way to be after a start of the server.
+                await change.load(traffic.previous[0])
             await change.take_turn()
             traffic = self._routing.traffic(model)
             canary = traffic.running_canary
@@ -127,7 +131,7 @@ class Rollouts:
                     "over another version, or --keep-previous is 0"
                 )
             version = change.version = traffic.previous[0]
-            await change.load(version)
+            change.check_serves(version)
             serving = self._serving(model)
             await change.commit(
                 traffic.with_stable(version, serving, max(self._routing.keep_previous, 1))
@@ -146,7 +150,7 @@ class Rollouts:
                     f"model '{model}' has a canary, which is tried against version "
                     f"'{traffic.stable}': end it first"
                 )
-            await change.commit(replace(traffic, stable=LATEST))
+            await change.commit(self._following(model, traffic))
         return self.status(model)
 
     async def set_label(
@@ -155,7 +159,7 @@ class Rollouts:
         """Have clients find ``version`` under ``label``."""
         async with self._change(model, "set_label", version, by, reason) as change:
             check_labels({label: version}, f"model '{model}'")
-            if self._registry.get(model, label) is not None:
+            if self._manager.has_version(model, label):
                 raise Conflict(f"'{label}' is a version of model '{model}': choose another label")
             version = change.version = self.meant(model, version)
             await change.load(version)
@@ -206,7 +210,9 @@ class Rollouts:
                 )
             if not serving:
                 raise Conflict(f"model '{model}' has no version that serves to compare with")
-            await change.commit(replace(traffic, stable=serving, canary=Canary(plan=read)))
+            await change.commit(
+                replace(traffic, stable=serving, canary=Canary(plan=read, against=serving))
+            )
         return self.status(model)
 
     async def pause_canary(self, model: str, *, by: str, reason: str = "") -> dict[str, Any]:
@@ -262,8 +268,7 @@ class Rollouts:
         canary = self._routing.traffic(model).canary
         if canary is None:
             raise ModelNotFound(f"model '{model}' has had no canary")
-        run = self._trials.canaries.get(model)
-        return verdict_of(model, canary, self._serving(model), run.report() if run else None)
+        return verdict_of(model, canary, self._trials.canary_report(model))
 
     # -- shadow -------------------------------------------------------------------------------
 
@@ -317,11 +322,17 @@ class Rollouts:
     def _shadowing(self, model: str) -> Shadowing:
         self._check_known(model)
         shadowing = self._trials.shadows.get(model)
-        if shadowing is None:
-            if self._routing.traffic(model).shadow is not None:
-                raise ModelNotReady(f"the shadow of model '{model}' is not loaded yet")
+        if shadowing is not None:
+            return shadowing
+        plan = self._routing.traffic(model).shadow
+        if plan is None:
             raise ModelNotFound(f"model '{model}' has no shadow")
-        return shadowing
+        if not plan.model and plan.version == self._serving(model):
+            raise ModelNotReady(
+                f"the shadow of model '{model}', version '{plan.version}', answers its traffic "
+                "now: it is a shadow again once another version does"
+            )
+        raise ModelNotReady(f"the shadow of model '{model}' is not loaded yet")
 
     # -- loading ------------------------------------------------------------------------------
 
@@ -334,16 +345,20 @@ class Rollouts:
 
     async def unload(self, model: str, *, by: str, reason: str = "") -> None:
         """Take the model out of service; see ``Manager.unload``. What is decided of it is kept."""
-        async with self._decisions.change(model, "unload", "", by, reason) as change:
-            await change.take_turn()
-            self._manager.check_can_unload(model)
-            traffic = self._routing.traffic(model)
-            canary = traffic.running_canary
-            if canary is not None:
-                ended = replace(canary, phase=CanaryPhase.ABORTED, reason="the model was unloaded")
-                traffic = replace(traffic, canary=ended)
-            await change.commit(replace(traffic, loaded=False, previous=()))
-        await self._manager.unload(model)
+
+        async def decide(take_out: Callable[[], None]) -> None:
+            async with self._decisions.change(model, "unload", "", by, reason) as change:
+                await change.take_turn()
+                traffic = self._routing.traffic(model)
+                canary = traffic.running_canary
+                if canary is not None:
+                    ended = replace(
+                        canary, phase=CanaryPhase.ABORTED, reason="the model was unloaded"
+                    )
+                    traffic = replace(traffic, canary=ended)
+                await change.commit(replace(traffic, loaded=False, previous=()), then=take_out)
+
+        await self._manager.unload(model, decide)
 
     # -- the declarative form -----------------------------------------------------------------
 
@@ -390,8 +405,13 @@ class Rollouts:
                 f"version '{after.stable}' of model '{model}' has all of the traffic already: "
                 "it cannot be its canary"
             )
+        if canary is not None and canary is not before.canary:
+            after = replace(after, canary=replace(canary, against=after.stable))
+        after = replace(after, previous=before.previous)
+        if after.stable == LATEST and before.stable != LATEST:
+            return self._following(model, after)
         if after.stable in (LATEST, serving):
-            return replace(after, previous=before.previous)
+            return after
         kept = before.with_stable(after.stable, serving, self._routing.keep_previous)
         return replace(after, previous=kept.previous)
 
@@ -461,6 +481,7 @@ class Rollouts:
             "intact": verification.intact,
             "first_broken": verification.first_broken,
             "reason": verification.reason,
+            "head": verification.head,
         }
 
     async def record_golden(
@@ -502,6 +523,19 @@ class Rollouts:
             raise ModelNotFound(
                 f"unknown model '{model}'; known are {', '.join(sorted(known)) or 'none'}"
             )
+
+    def _following(self, model: str, traffic: ModelTraffic) -> ModelTraffic:
+        """The traffic once the latest version is stable, whichever that is."""
+        serving, latest = self._serving(model), self._routing.latest(model)
+        if latest is not None:
+            keep = self._routing.keep_previous
+            traffic = traffic.with_stable(latest.version, serving, keep)
+        elif serving:
+            raise Conflict(
+                f"no version of model '{model}' that its version policy chooses serves: version "
+                f"'{serving}' would have no successor"
+            )
+        return replace(traffic, stable=LATEST)
 
     def _serving(self, model: str) -> str:
         default = self._routing.default(model)

@@ -80,6 +80,16 @@ class Routing:
         """The version that answers a request which names none."""
         return self._defaults.get(model)
 
+    def latest(self, model: str) -> ModelVersion | None:
+        """The highest version that serves, of those that ``LATEST`` may mean."""
+        policy = self.policy(model)
+        ready = (
+            entry
+            for entry in self._registry.versions(model).values()
+            if entry.state is State.READY and entry.version in policy
+        )
+        return max(ready, key=lambda entry: version_key(entry.version), default=None)
+
     def named(self, model: str) -> set[str]:
         """The versions of ``model`` that the traffic of any model needs."""
         named = self.traffic(model).named_versions(model)
@@ -94,9 +104,8 @@ class Routing:
         labels = dict(traffic.labels)
         if (default := self.default(model)) is not None:
             labels["stable"] = default.version
-        ready = self._ready(model)
-        if ready:
-            labels[LATEST] = ready[-1].version
+        if (latest := self.latest(model)) is not None:
+            labels[LATEST] = latest.version
         if traffic.previous:
             labels["previous"] = traffic.previous[0]
         if (canary := traffic.running_canary) is not None:
@@ -136,9 +145,9 @@ class Routing:
     def _default_of(self, model: str) -> ModelVersion | None:
         stable = self.traffic(model).stable
         if stable == LATEST:
-            if ready := self._ready(model):
-                return ready[-1]
-            meant = self._policy.get(model, frozenset())
+            if (latest := self.latest(model)) is not None:
+                return latest
+            meant = self.policy(model)
         else:
             meant = frozenset((stable,))
             entry = self._registry.get(model, stable)
@@ -165,16 +174,6 @@ class Routing:
         previous = (*left, *kept)[: self.keep_previous]
         if previous != traffic.previous:
             self._traffic[model] = replace(traffic, previous=previous)
-
-    def _ready(self, model: str) -> list[ModelVersion]:
-        """What ``LATEST`` may mean, the highest last."""
-        policy = self._policy.get(model)
-        ready = [
-            entry
-            for entry in self._registry.versions(model).values()
-            if entry.state is State.READY and (policy is None or entry.version in policy)
-        ]
-        return sorted(ready, key=lambda entry: version_key(entry.version))
 
     def _labelled(self, model: str) -> dict[str, ModelVersion]:
         entries = self._registry.versions(model)

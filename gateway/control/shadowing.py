@@ -15,6 +15,7 @@ from gateway.dispatch.pace import Pace, load_now
 from gateway.errors import Conflict
 from gateway.evidence import pairs as evidence
 from gateway.rollout_metrics import ShadowSample
+from gateway.serving.background import BACKGROUND_NICENESS
 from gateway.serving.binder import Layout
 from gateway.serving.lane import Lane
 from gateway.serving.registry import ModelVersion
@@ -36,8 +37,6 @@ COMPARE_AT: Final = 512
 COMPARE_BYTES: Final = 32 << 20
 #: Lots that may wait for the comparison while copies are still made.
 WAITING_LOTS: Final = 4
-#: How far a shadow's threads stand back behind the primary's; as ``nice`` counts.
-NICENESS: Final = 15
 
 
 class Shadowing:
@@ -69,7 +68,7 @@ class Shadowing:
             background=True,
             # A thread that stands back with the interpreter in hand keeps the primary waiting: of
             # a short model that is most of what its threads do.
-            niceness=0 if short else NICENESS,
+            niceness=0 if short else BACKGROUND_NICENESS,
         )
         self._pace = Pace()
         self.mirror: Final = Mirror(

@@ -146,12 +146,14 @@ class CanaryPhase(StrEnum):
 class Canary:
     """A canary as it stands; one that is over is kept to be asked about until the next one.
 
-    ``step`` is the index into the plan's steps; ``reason`` says why the phase is what it is.
+    ``step`` is the index into the plan's steps, ``against`` the version that was stable when it
+    began; ``reason`` says why the phase is what it is.
     """
 
     plan: CanaryPlan
     phase: CanaryPhase = CanaryPhase.RUNNING
     step: int = 0
+    against: str = ""
     reason: str = ""
 
     @property
@@ -346,6 +348,7 @@ _CANARY_STATE: Final[dict[str, Check]] = {
     "plan": table,
     "phase": _phase,
     "step": integer(0),
+    "against": _any_text,
     "reason": _any_text,
 }
 _SHADOW: Final[dict[str, Check]] = {

@@ -41,6 +41,8 @@ class Trials:
         self._decisions = decisions
         self._routing = decisions.routing
         self._clock = clock
+        # Of the canaries that are over, to be asked about until the next one.
+        self._reports: dict[str, dict[str, Any]] = {}
         self._looking: asyncio.Task[None] | None = None
         self._routing.watchers = self._watchers
 
@@ -69,6 +71,11 @@ class Trials:
             after = run.look(canary, self._clock())
             if after is not canary:
                 await self._move(model, traffic, after)
+
+    def canary_report(self, model: str) -> dict[str, Any] | None:
+        """What the model's canary has seen so far, or its last one saw; see ``CanaryRun``."""
+        run = self.canaries.get(model)
+        return run.report() if run is not None else self._reports.get(model)
 
     async def evidence(self, model: str, version: str) -> dict[str, Any] | None:
         """What is known by now of ``version`` by its canary and its shadow, if it has any."""
@@ -144,10 +151,12 @@ class Trials:
             or run.stable is not stable
             or run.candidate is not candidate
         ):
+            self._reports[model] = run.report()
             run.close()
             del self.canaries[model]
             run = None
         if run is None and canary and stable and candidate and stable is not candidate:
+            self._reports.pop(model, None)
             self.canaries[model] = CanaryRun(canary, stable, candidate, self._clock())
 
     def _sync_shadow(self, model: str) -> None:

@@ -148,6 +148,9 @@ class CanaryVerdict:
     @property
     def reason(self) -> str:
         """The gates that decided, in words."""
+        if self.verdict is Verdict.PASS and self.gates:
+            names = ", ".join(gate.gate for gate in self.gates)
+            return f"every gate is surely within its limit: {names}"
         deciding = [gate.reason for gate in self.gates if gate.verdict is self.verdict]
         return "; ".join(deciding) or "no gate is asked for"
 

@@ -79,8 +79,8 @@ class Admin(Protocol):
     def status(self, model: str) -> Table: ...  # noqa: D102
     def statuses(self) -> list[Table]: ...  # noqa: D102
     def canary_verdict(self, model: str) -> Table: ...  # noqa: D102
-    def shadow_report(self, model: str) -> Table: ...  # noqa: D102
-    def shadow_worst(self, model: str) -> list[Table]: ...  # noqa: D102
+    async def shadow_report(self, model: str) -> Table: ...  # noqa: D102
+    async def shadow_worst(self, model: str) -> list[Table]: ...  # noqa: D102
     async def history(  # noqa: D102
         self, model: str = "", *, limit: int = 100, before: int = 0
     ) -> list[Table]: ...
@@ -202,11 +202,11 @@ class AdminEndpoints:
 
     async def shadow_report(self, request: Request) -> Response:
         """How alike the shadow's answers are."""
-        return json_response(self._admin.shadow_report(_model(request)))
+        return json_response(await self._admin.shadow_report(_model(request)))
 
     async def shadow_worst(self, request: Request) -> Response:
         """The pairs that disagree most, with their inputs."""
-        return await _tensor_response(self._admin.shadow_worst(_model(request)))
+        return await _tensor_response(await self._admin.shadow_worst(_model(request)))
 
     async def history(self, request: Request) -> Response:
         """What was changed, the newest first."""

@@ -2,192 +2,18 @@
 
 from typing import Any, Final
 
+from gateway.front.admin_schemas import REASON, SCHEMAS
 from gateway.front.openapi_parts import (
     ANY_OBJECT,
-    FLAG,
     Schema,
     array_of,
     document_of,
-    error_schema,
     integer,
     object_of,
     operation_of,
     ref,
     text,
 )
-
-_VERSION: Final = text("a version, or a label of one")
-_REASON: Final = text("why; it is recorded")
-_VERDICTS: Final[Schema] = {
-    "type": "string",
-    "enum": ["pass", "fail", "inconclusive", "running"],
-}
-_NUMBER: Final[Schema] = {"type": "number"}
-
-
-def _share(description: str) -> Schema:
-    return {"type": "number", "minimum": 0, "maximum": 1, "description": description}
-
-
-def _percent(description: str) -> Schema:
-    return {"type": "number", "exclusiveMinimum": 0, "maximum": 100, "description": description}
-
-
-_SCHEMAS: Final[dict[str, Schema]] = {
-    "Error": error_schema(),
-    "Reason": object_of([], reason=_REASON),
-    "Promotion": object_of(["version"], version=_VERSION, reason=_REASON),
-    "Label": object_of(["version"], version=_VERSION, reason=_REASON),
-    "VersionState": object_of(
-        ["version", "state", "reason"],
-        version=text(),
-        state=text(),
-        reason=text("why it does not serve"),
-        digest=text("SHA-256 of the model's file"),
-    ),
-    "ModelStatus": object_of(
-        ["model", "traffic", "serving", "versions", "labels"],
-        model=text(),
-        traffic={**ANY_OBJECT, "description": "what was decided: stable, labels, canary, shadow"},
-        serving=text("the version that answers requests which name none"),
-        versions=array_of(ref("VersionState")),
-        labels={"type": "object", "additionalProperties": text("the version that it names")},
-    ),
-    "CanaryStep": object_of(
-        ["percent"],
-        percent=_percent("of the traffic that the candidate gets"),
-        hold_s={**_NUMBER, "description": "seconds that the step lasts at least"},
-        min_requests=integer("answers of the candidate that it lasts at least"),
-    ),
-    "CanaryGates": object_of(
-        [],
-        alpha=_share("chance that a candidate within all limits is rolled back"),
-        max_error_increase=_share("limit for the share of failed requests, candidate minus stable"),
-        max_latency_ratio={
-            **_NUMBER,
-            "description": "a request is slow beyond this many times the stable version's quantile",
-        },
-        latency_quantile=_share("the quantile of the stable version's latency"),
-        max_slow_increase=_share("limit for the share of slow requests, candidate minus stable"),
-        max_output_shift=_share("limit for a shift of the answers; 1 compares none"),
-    ),
-    "CanaryPlan": object_of(
-        ["version"],
-        version=text("the candidate"),
-        steps=array_of(ref("CanaryStep")),
-        sticky_header=text("HTTP header or gRPC metadata key whose value decides who answers"),
-        sticky_parameter=text("a request parameter that does the same; goes after the header"),
-        auto_promote={**FLAG, "description": "promote when all gates hold at the end"},
-        gates=ref("CanaryGates"),
-        reason=_REASON,
-    ),
-    "Gate": object_of(
-        ["gate", "verdict", "difference", "low", "high", "limit"],
-        gate=text("errors, latency, or outputs: and the output's name"),
-        verdict=_VERDICTS,
-        difference={**_NUMBER, "description": "candidate minus stable"},
-        low={**_NUMBER, "description": "the difference is surely not below"},
-        high={**_NUMBER, "description": "the difference is surely not above"},
-        limit={**_NUMBER, "description": "what the difference may be at most"},
-    ),
-    "CanaryVerdict": object_of(
-        [
-            "model",
-            "version",
-            "stable",
-            "phase",
-            "step",
-            "percent",
-            "verdict",
-            "result",
-            "reason",
-            "gates",
-        ],
-        model=text(),
-        version=text("the candidate"),
-        stable=text("what it is compared with"),
-        phase={
-            "type": "string",
-            "enum": [
-                "running",
-                "paused",
-                "inconclusive",
-                "passed",
-                "promoted",
-                "rolled_back",
-                "aborted",
-            ],
-        },
-        step=integer("index of the step"),
-        percent={**_NUMBER, "description": "of the traffic that the candidate gets now"},
-        verdict=_VERDICTS,
-        result={
-            "type": "string",
-            "enum": ["Successful", "Failed", "Inconclusive", "Running"],
-            "description": "the verdict in Argo Rollouts' words",
-        },
-        reason=text(),
-        gates=array_of(ref("Gate")),
-        requests=ANY_OBJECT,
-    ),
-    "FlaggerHook": object_of(
-        [],
-        name=text(),
-        namespace=text(),
-        phase=text(),
-        metadata=object_of(
-            [],
-            require={
-                "type": "string",
-                "enum": ["not-fail", "pass"],
-                "default": "not-fail",
-                "description": "pass: shut until every gate surely holds",
-            },
-        ),
-    ),
-    "ShadowPlan": object_of(
-        ["version"],
-        version=text("the shadow"),
-        model=text("the model that it is a version of, where it is another"),
-        percent=_percent("of the traffic that is copied"),
-        relative_tolerance=_NUMBER,
-        absolute_tolerance=_NUMBER,
-        min_agreement=_share("least share of pairs that agree in every value"),
-        max_flips=_share("largest share of pairs whose highest score is at another index"),
-        keep_worst=integer("pairs that disagree most, which are kept"),
-        reason=_REASON,
-    ),
-    "ShadowReport": ANY_OBJECT,
-    "Golden": object_of(
-        ["count"],
-        count={**integer("requests", minimum=1), "maximum": 1000},
-        version=text("the version that answers them; empty for the stable one"),
-        timeout_s={
-            "type": "number",
-            "exclusiveMinimum": 0,
-            "maximum": 600,
-            "default": 60,
-            "description": "seconds to wait for so many; there may be fewer then",
-        },
-    ),
-    "HistoryEntry": ANY_OBJECT,
-    "Verification": object_of(
-        ["entries", "intact", "first_broken", "reason"],
-        entries=integer(),
-        intact=FLAG,
-        first_broken={"type": ["integer", "null"]},
-        reason=text(),
-    ),
-    "Declaration": object_of(
-        ["models"],
-        models={"type": "object", "additionalProperties": ANY_OBJECT},
-        reason=_REASON,
-    ),
-    "Change": object_of(
-        ["model", "field"], **{"model": text(), "field": text(), "from": {}, "to": {}}
-    ),
-    "Changes": object_of(["changes"], changes=array_of(ref("Change"))),
-}
 
 _ERRORS: Final = {
     400: "the request is wrong, or the version cannot be served; the message says where and why",
@@ -227,7 +53,7 @@ def _change(tag: str, summary: str, answer: Schema, body: Schema, required: bool
 
 def _end(tag: str, summary: str) -> Schema:
     operation = operation_of(tag, summary, ref("ModelStatus"), (400, 403, 404, 409, 500, 503))
-    operation["parameters"] = [_ACTOR, _query("reason", _REASON)]
+    operation["parameters"] = [_ACTOR, _query("reason", REASON)]
     return operation
 
 
@@ -297,7 +123,7 @@ def _shadow_paths(shadow: str) -> dict[str, Schema]:
             "delete": _end("Shadow", "Stop the shadow"),
         },
         f"{shadow}/worst": {
-            "get": _read("Shadow", "The pairs that disagree most", array_of(ANY_OBJECT))
+            "get": _read("Shadow", "The pairs that disagree most", array_of(ref("Disagreement")))
         },
     }
 
@@ -362,6 +188,6 @@ def admin_document(version: str) -> dict[str, Any]:
         "onnx-gateway admin",
         "Which version of a model serves, which is tried, and who changed it",
         paths,
-        _SCHEMAS,
+        SCHEMAS,
         _ERRORS,
     )

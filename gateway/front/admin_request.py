@@ -55,7 +55,7 @@ class HostCheck:
         named = f"'{given[0][:100]}'" if given else "none"
         message = (
             f"the Host header names {named}, which this server does not go by; use its address "
-            "or localhost, or start the server with that name among --admin-allowed-hosts"
+            "or localhost, or start the server with --admin-allowed-host and that name"
         )
         await json_response({"error": message}, 403)(scope, receive, send)
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import threading
 import time
 from queue import SimpleQueue
@@ -22,6 +21,7 @@ from gateway.errors import (
     ModelNotReady,
     QueueFull,
 )
+from gateway.serving.background import stand_back
 from gateway.serving.binder import Bound, InputBinder
 from gateway.serving.loaded import LoadedModel
 from gateway.serving.onnx.session import OnnxSession
@@ -29,7 +29,7 @@ from gateway.serving.onnx.slot import Slot
 from gateway.serving.slices import Place, Sink, SlicePart, Slices, slice_rows
 from gateway.types import Array, InferRequest
 
-__all__ = ("Batch", "BatchTap", "Lane", "stand_back")
+__all__ = ("Batch", "BatchTap", "Lane")
 
 log = logging.getLogger(__name__)
 
@@ -453,12 +453,6 @@ class Lane:
             self._scheduled = True
             self._loop.call_soon(self._run_inline)
         return slices
-
-
-def stand_back(niceness: int) -> None:
-    """Have the calling thread yield to others from now on, as ``nice`` counts."""
-    # Linux takes the number of a thread here; lowering one's own priority is allowed.
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
 def _runs_inline(loaded: LoadedModel, binder: InputBinder, threshold_ns: int) -> bool:

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -10,10 +11,12 @@ from typing import Final
 import numpy as np
 
 from gateway.errors import LoadError
+from gateway.serving.background import Background
 from gateway.serving.golden import golden_files
 from gateway.serving.lifecycle import State
 from gateway.serving.lineage import read_lineage
 from gateway.serving.loaded import LoadedModel
+from gateway.serving.measured import MeasuredRuns
 from gateway.serving.memory import resident_bytes
 from gateway.serving.onnx.graph import Graph, read_graph
 from gateway.serving.onnx.runtime import runtime
@@ -29,6 +32,9 @@ log = logging.getLogger(__name__)
 
 #: Longest run on made-up inputs, in seconds: one of them may send a loop in the graph far out.
 TRIAL_LIMIT_S: Final = 10.0
+#: From this size on, of a model with its external data, reading and opening it is worth a thread
+#: that stands back.
+LARGE_BYTES: Final = 1 << 20
 
 #: Told what begins: the state that the version is in from now on, and the stage in a few words.
 Progress = Callable[[State, str], None]
@@ -41,6 +47,7 @@ def load_model(
     settings: ModelSettings,
     *,
     progress: Progress | None = None,
+    stand_back: bool = False,
 ) -> LoadedModel:
     """Load one model version, prove how it may be batched, and that it answers as it must.
 
@@ -52,6 +59,8 @@ def load_model(
         path: the ``.onnx`` file.
         progress: told each stage as it begins, and the state (LOADING, VALIDATING or WARMING) that
             it belongs to; on the calling thread.
+        stand_back: whether what takes long is left to a thread that gets what time others leave
+            over, so that requests do not notice the load. It ends later then.
 
     Raises:
         LoadError: the version cannot be served; the message says which part of it and why.
@@ -59,13 +68,20 @@ def load_model(
     """
     tell = progress or _silent
     try:
-        return _load(name, version, path, settings, tell)
+        with ExitStack() as stack:
+            background = stack.enter_context(Background()) if stand_back else None
+            return _load(name, version, path, settings, tell, background)
     except LoadError as error:
         raise LoadError(f"model {name!r} version {version!r}: {error}") from error
 
 
 def _load(
-    name: str, version: str, path: Path, settings: ModelSettings, tell: Progress
+    name: str,
+    version: str,
+    path: Path,
+    settings: ModelSettings,
+    tell: Progress,
+    background: Background | None,
 ) -> LoadedModel:
     golden = golden_files(path, settings)
     tell(State.LOADING, "reading the graph")
@@ -73,31 +89,38 @@ def _load(
     graph = read_graph(path, shapes)
     inputs = described("input", graph.inputs, settings.inputs)
     outputs = described("output", graph.outputs, settings.outputs, graph.unshaped)
-    digest = digest_of(path, graph.external)
+    aside = background if graph.size_bytes >= LARGE_BYTES else None
+
+    def digest_here() -> str:
+        return digest_of(path, graph.external)
+
+    digest = aside.run(digest_here) if aside is not None else digest_here()
     lineage = read_lineage(path, graph.metadata)
     # The library itself is no part of the model that happens to be the first.
     runtime()
     before = resident_bytes()
-    sessions = _open(graph, settings, tell)
+    sessions = _open(graph, settings, tell, aside)
     memory = max(0, resident_bytes() - before)
     samples = sample_file(path, settings)
+    runs = [MeasuredRuns(session, background) for session in sessions]
     tell(State.VALIDATING, "probing how it may be batched")
     result = probe(
         inputs,
         outputs,
-        sessions[0].run,
+        runs[0].run,
         settings,
-        trial=lambda feeds, names: sessions[0].run(feeds, names, TRIAL_LIMIT_S),
+        trial=lambda feeds, names: runs[0].run(feeds, names, TRIAL_LIMIT_S),
         arrays=None if samples is None else read_samples(samples),
         unshaped=graph.unshaped,
-        coarse=sessions[0].device != "cpu",
+        coarse=runs[0].device != "cpu",
+        clock=lambda: runs[0].spent_ns,
     )
     tell(State.WARMING, "warming up")
     # The probe has warmed the first session.
-    warm_up(sessions[1:], result, [spec.name for spec in outputs])
+    warm_up(runs[1:], result, [spec.name for spec in outputs])
     if golden:
         tell(State.VALIDATING, f"replaying {len(golden)} golden requests")
-        replay_golden(golden, result.signature, settings, sessions)
+        replay_golden(golden, result.signature, settings, runs)
     notes = [*result.notes, *_ignored(settings)]
     for note in result.notes:
         log.warning("model %s version %s: %s", name, version, note)
@@ -206,7 +229,7 @@ def _plain(array: Array) -> Array:
     return array.astype(object) if array.dtype.kind in "US" else array
 
 
-def warm_up(sessions: Sequence[OnnxSession], result: ProbeResult, outputs: list[str]) -> None:
+def warm_up(sessions: Sequence[MeasuredRuns], result: ProbeResult, outputs: list[str]) -> None:
     """Run each session once at every measured batch size, so that no request pays for the first."""
     if not result.rows:
         return
@@ -215,7 +238,9 @@ def warm_up(sessions: Sequence[OnnxSession], result: ProbeResult, outputs: list[
             session.run(result.feed(size), outputs)
 
 
-def _open(graph: Graph, settings: ModelSettings, tell: Progress) -> tuple[OnnxSession, ...]:
+def _open(
+    graph: Graph, settings: ModelSettings, tell: Progress, background: Background | None
+) -> tuple[OnnxSession, ...]:
     sessions: list[OnnxSession] = []
     for instance in range(settings.instances):
         tell(State.LOADING, f"opening session {instance + 1} of {settings.instances}")
@@ -226,6 +251,7 @@ def _open(graph: Graph, settings: ModelSettings, tell: Progress) -> tuple[OnnxSe
                 size_bytes=graph.size_bytes,
                 instance=instance,
                 folder=graph.path.parent if isinstance(graph.model, bytes) else None,
+                background=background,
             )
         )
     return tuple(sessions)

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from gateway.clock import Clock
 from gateway.errors import GatewayError
 from gateway.serving.axes import Axes, guess_axes
 from gateway.serving.proof import (
@@ -91,6 +92,7 @@ class _Probe:
         arrays: Mapping[str, Array] | None,
         coarse: bool,
         budget: Budget,
+        clock: Clock,
     ) -> None:
         # A default of fixed shape stays what it is; one that may grow must be seen growing.
         self.fed = [spec for spec in inputs if not spec.optional or -1 in spec.shape]
@@ -103,6 +105,7 @@ class _Probe:
         self.coarse = coarse
         self.budget = budget
         self.deadline = time.monotonic() + budget.proof_s
+        self.clock = clock
         self.last_refusal = ""
 
     def find_sample(self, axes: Axes, count: int) -> Sample | None:
@@ -148,14 +151,14 @@ class _Probe:
         sizes = [2**power for power in range(largest.bit_length()) if 2**power < largest]
         sizes.append(largest)
         row_bytes = sum(array.nbytes for array in sample.rows[0].values())
-        end = time.monotonic() + self.budget.measurement_s
+        end_ns = self.clock() + int(self.budget.measurement_s * 1e9)
         objective_ns = int(self.settings.latency_objective_ms * 1e6)
         too_slow = min(TOO_SLOW_NS, objective_ns or TOO_SLOW_NS)
         latency: dict[int, int] = {}
         row_ns: dict[int, float] = {}
         note = ""
         for size in sizes:
-            if size > 1 and (time.monotonic() > end or size * row_bytes > MOST_BYTES):
+            if size > 1 and (self.clock() > end_ns or size * row_bytes > MOST_BYTES):
                 break
             if size > 1 and self.settings.probe:
                 try:
@@ -184,11 +187,11 @@ class _Probe:
         feeds = stack([sample.rows[index % count] for index in range(size)], sample.axes)
         self.run_model(feeds, self.names)
         times: list[int] = []
-        end = time.monotonic() + self.budget.measurement_s / 30
-        while len(times) < 30 and (len(times) < 3 or time.monotonic() < end):
-            start = time.perf_counter_ns()
+        end_ns = self.clock() + int(self.budget.measurement_s / 30 * 1e9)
+        while len(times) < 30 and (len(times) < 3 or self.clock() < end_ns):
+            start_ns = self.clock()
             self.run_model(feeds, self.names)
-            times.append(time.perf_counter_ns() - start)
+            times.append(self.clock() - start_ns)
         return min(times), int(statistics.median(times))
 
 
@@ -203,6 +206,7 @@ def probe(
     unshaped: frozenset[str] = frozenset(),
     coarse: bool = False,
     budget: Budget | None = None,
+    clock: Clock = time.perf_counter_ns,
 ) -> ProbeResult:
     """Find out how a model may be batched, and how long its batches take. Blocks for seconds.
 
@@ -216,11 +220,12 @@ def probe(
         unshaped: outputs of which the graph does not tell the rank.
         coarse: whether the device rounds FP32 more than FP32 does (TF32).
         budget: how long it may take.
+        clock: nanoseconds, by which runs are measured; it may stand still between them.
 
     Raises:
         LoadError: the settings or ``arrays`` do not fit the inputs.
     """
-    work = _Probe(inputs, outputs, run, trial, settings, arrays, coarse, budget or Budget())
+    work = _Probe(inputs, outputs, run, trial, settings, arrays, coarse, budget or Budget(), clock)
     wanted = settings.max_batch_size
     guesses = [] if wanted == 0 else guess_axes(work.fed, settings.inputs)
     reasons: list[str] = []

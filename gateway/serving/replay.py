@@ -10,7 +10,7 @@ from gateway.errors import GatewayError, InvalidTensor, LoadError
 from gateway.serving.binder import Bound, InputBinder
 from gateway.serving.compare import Deviation, deviation, tolerance_of
 from gateway.serving.golden import GoldenRequest, read_golden
-from gateway.serving.onnx.session import OnnxSession
+from gateway.serving.measured import MeasuredRuns
 from gateway.serving.samples import Feeds
 from gateway.serving.settings import ModelSettings
 from gateway.serving.signature import Signature, TensorSpec
@@ -26,7 +26,7 @@ def replay_golden(
     files: Sequence[Path],
     signature: Signature,
     settings: ModelSettings,
-    sessions: Sequence[OnnxSession],
+    sessions: Sequence[MeasuredRuns],
 ) -> None:
     """Run every golden request as a live one would be run, and compare what comes out.
 
@@ -63,7 +63,7 @@ def _replay(
     binder: InputBinder,
     signature: Signature,
     settings: ModelSettings,
-    session: OnnxSession,
+    session: MeasuredRuns,
 ) -> str:
     """What is wrong with one file or its answer, with its path; ``""`` where nothing is."""
     try:
@@ -106,7 +106,7 @@ def _run(
     outputs: list[TensorSpec],
     signature: Signature,
     settings: ModelSettings,
-    session: OnnxSession,
+    session: MeasuredRuns,
 ) -> list[Array]:
     """The answer: of one run, or of several where there are more rows than a batch may have."""
     names = [spec.name for spec in outputs]

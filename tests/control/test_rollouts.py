@@ -6,27 +6,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from gateway.errors import Conflict, GatewayError, LoadError, ModelNotFound
+from gateway.errors import Conflict, GatewayError, LoadError, ModelNotFound, ModelNotReady
+from tests.control.multiples import Clock, answer, scaled
 from tests.control.plane import ControlPlane, on_plane, until
-from tests.repository import ModelDirectory, constant, model, value
+from tests.repository import ModelDirectory
 
-ROW = np.array([[1, 2]], np.float32)
 BY = {"by": "a test"}
-
-
-def scaled(factor: float) -> Callable[[], Any]:
-    """``y = factor * x``: the answer says which version made it."""
-    from onnx import helper
-
-    return lambda: model(
-        [helper.make_node("Mul", ["x", "factor"], ["y"])],
-        [value("x", "FP32", ["n", 2])],
-        [value("y", "FP32", ["n", 2])],
-        [constant("factor", np.array(factor, np.float32))],
-    )
 
 
 @pytest.fixture
@@ -49,12 +36,6 @@ def rollout(test: Callable[[ControlPlane], Awaitable[None]], models: ModelDirect
         await test(plane)
 
     on_plane(started, models.path, **options)
-
-
-async def answer(plane: ControlPlane, version: str = "") -> tuple[str, float]:
-    """Which version says that it answered, and by what it multiplied."""
-    response = await plane.infer("m", version, x=ROW)
-    return response.version, float(response.outputs[0].array[0, 0])
 
 
 def test_promote_loads_the_version_and_moves_all_traffic_at_once(models: ModelDirectory) -> None:
@@ -215,16 +196,6 @@ def test_the_journal_has_lineage_and_evidence(models: ModelDirectory) -> None:
     rollout(test, models)
 
 
-class Clock:
-    """Seconds that pass when the test says so."""
-
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 async def ask(plane: ControlPlane, count: int) -> dict[str, int]:
     """How many of ``count`` requests each version answered."""
     answered: dict[str, int] = {}
@@ -324,5 +295,19 @@ def test_a_shadow_is_compared_and_answers_nobody(models: ModelDirectory) -> None
         assert worst[0]["inputs"][0]["data"] == [1.0, 2.0]
         assert worst[0]["primary"][0]["data"] == [1.0, 2.0]
         assert worst[0]["shadow"][0]["data"] == [3.0, 6.0]
+
+    rollout(test, models)
+
+
+def test_a_shadow_that_is_promoted_rests_until_another_version_serves(
+    models: ModelDirectory,
+) -> None:
+    async def test(plane: ControlPlane) -> None:
+        await plane.rollouts.start_shadow("m", {"version": "2"}, **BY)
+        await plane.rollouts.promote("m", "2", **BY)
+        with pytest.raises(ModelNotReady, match="'2', answers its traffic"):
+            await plane.rollouts.shadow_report("m")
+        await plane.rollouts.rollback("m", **BY)
+        assert (await plane.rollouts.shadow_report("m"))["shadow"]["version"] == "2"
 
     rollout(test, models)

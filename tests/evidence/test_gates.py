@@ -64,7 +64,7 @@ def test_equal_versions_pass_once_there_is_enough() -> None:
     verdict = evidence.verdict()
     assert verdict.verdict is Verdict.PASS
     assert not evidence.failing()
-    assert "is surely within +1.00%" in verdict.reason
+    assert "every gate is surely within its limit: errors, latency" in verdict.reason
 
 
 @pytest.mark.parametrize(

@@ -3,98 +3,181 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.errors import ConfigError, Conflict, ModelNotFound, NotFound
+from gateway.control.traffic import Canary, CanaryPlan, ModelTraffic, ShadowPlan, as_table
+from gateway.errors import ConfigError, Conflict, ModelNotFound
 
-STATUS = {
+TRAFFIC = ModelTraffic(
+    stable="1",
+    previous=("0",),
+    labels={"champion": "1"},
+    canary=Canary(plan=CanaryPlan(version="2"), step=1),
+    shadow=ShadowPlan(version="3", percent=25),
+)
+
+STATUS: dict[str, Any] = {
     "model": "digits",
-    "traffic": {
-        "stable": "1",
-        "previous": [],
-        "labels": {"champion": "1"},
-        "canary": {
-            "plan": {
-                "version": "2",
-                "steps": [
-                    {"percent": 5, "hold_s": 300, "min_requests": 0},
-                    {"percent": 20, "hold_s": 300, "min_requests": 0},
-                ],
-            },
-            "phase": "running",
-            "step": 1,
-            "reason": "",
-        },
-        "shadow": {"version": "3", "model": "", "percent": 25.0},
-    },
     "serving": "1",
+    "traffic": as_table(TRAFFIC),
+    "labels": {"champion": "1", "stable": "1", "canary": "2", "latest": "3"},
     "versions": [
         {"version": "1", "state": "READY", "reason": "", "digest": "ab" * 32},
         {"version": "2", "state": "READY", "reason": "", "digest": "cd" * 32},
+        {"version": "3", "state": "READY", "reason": "", "digest": "ef" * 32},
         {"version": "4", "state": "FAILED", "reason": "not an ONNX model", "digest": ""},
     ],
-    "labels": {"champion": "1", "stable": "1", "canary": "2", "latest": "2"},
 }
 
-VERDICT = {
+GATES: list[dict[str, Any]] = [
+    {
+        "gate": "errors",
+        "verdict": "pass",
+        "stable": 0.001,
+        "candidate": 0.002,
+        "difference": 0.001,
+        "low": -0.002,
+        "high": 0.004,
+        "limit": 0.01,
+        "stable_trials": 8000,
+        "candidate_trials": 2000,
+        "category": "",
+    },
+    {
+        "gate": "outputs:label",
+        "verdict": "inconclusive",
+        "stable": 0.1,
+        "candidate": 0.12,
+        "difference": 0.02,
+        "low": -0.01,
+        "high": 0.16,
+        "limit": 0.1,
+        "stable_trials": 8000,
+        "candidate_trials": 2000,
+        "category": "7",
+    },
+]
+
+VERDICT: dict[str, Any] = {
     "model": "digits",
     "version": "2",
     "stable": "1",
     "phase": "running",
     "step": 1,
+    "steps": 3,
     "percent": 20.0,
-    "verdict": "pass",
-    "result": "Successful",
+    "verdict": "running",
+    "result": "Running",
     "reason": "",
-    "gates": [
-        {
-            "gate": "errors",
-            "verdict": "pass",
-            "difference": 0.001,
-            "low": -0.002,
-            "high": 0.004,
-            "limit": 0.01,
-        },
-        {
-            "gate": "latency",
-            "verdict": "inconclusive",
-            "difference": 0.02,
-            "low": -0.01,
-            "high": 0.06,
-            "limit": 0.05,
-        },
-    ],
+    "evidence": "inconclusive",
+    "gates": GATES,
     "requests": {"stable": 8000, "candidate": 2000},
+    "errors": {"stable": 8, "candidate": 4},
 }
 
-REPORT = {"model": "digits", "version": "3", "verdict": "pass", "agreement": 0.998, "pairs": 1204}
+
+def share(count: int, of: int) -> dict[str, Any]:
+    return {"count": count, "of": of, "share": count / of, "low": 0.9, "high": 1.0}
+
+
+REPORT: dict[str, Any] = {
+    "model": "digits",
+    "primary": "1",
+    "shadow": {"model": "digits", "version": "3"},
+    "plan": as_table(TRAFFIC.shadow),
+    "requests": {
+        "offered": 6000,
+        "sampled_out": 4000,
+        "skipped": {"busy": 790, "queue_full": 0},
+        "sent": 1210,
+        "paired": 1204,
+        "cancelled": 2,
+        "open": 4,
+    },
+    "verdict": "inconclusive",
+    "reasons": ["pairs that agree: 1,200 of 1,204, which may or may not be at least 99.00%"],
+    "pairs": 1204,
+    "agreement": share(1200, 1204),
+    "argmax_flips": share(2, 1204),
+    "errors": {
+        "requests": 1204,
+        "primary": 0,
+        "shadow": 1,
+        "both": 0,
+        "difference": 0.0008,
+        "low": -0.001,
+        "high": 0.003,
+    },
+    "latency": {
+        "difference_ms": {"mean": 1.25, "low": 1.0, "high": 1.5},
+        "primary": {"p50_ms": 2.0, "p99_ms": 5.0},
+        "shadow": {"p50_ms": 3.0, "p99_ms": 7.5},
+    },
+    "outputs": [
+        {
+            "output": "probabilities",
+            "pairs": 1204,
+            "agreement": share(1200, 1204),
+            "shape_mismatches": 0,
+            "max_absolute_difference": 0.25,
+            "mean_absolute_difference": {"mean": 0.001, "low": 0.0, "high": 0.002},
+        },
+        {
+            "output": "label",
+            "pairs": 1204,
+            "agreement": share(1202, 1204),
+            "shape_mismatches": 1,
+        },
+    ],
+}
+
+
+def entry(seq: int, **fields: Any) -> dict[str, Any]:
+    return {
+        "seq": seq,
+        "time": f"2025-01-01T10:00:0{seq}.250000+00:00",
+        "by": "ada",
+        "verb": "promote",
+        "model": "digits",
+        "version": "2",
+        "outcome": "ok",
+        "reason": "",
+        "digest": "cd" * 32,
+        "before": None,
+        "after": None,
+        "evidence": None,
+        "lineage": None,
+        "previous": f"{seq - 1:064x}",
+        "hash": f"{seq:064x}",
+        **fields,
+    }
+
 
 ENTRIES = [
-    {
-        "seq": seq,
-        "time": f"2025-01-01T10:00:0{seq}Z",
-        "by": "ada",
-        "action": "promote",
-        "model": "digits",
-        "reason": f"number {seq}",
-    }
-    for seq in (3, 2, 1)
+    entry(3, by="gateway", verb="canary_rollback", reason="errors: 5% of 200"),
+    entry(2, outcome="failed", version="4", reason="not an ONNX model"),
+    entry(1, reason="better on the new data"),
 ]
+
+VERIFIED = {"entries": 3, "intact": True, "first_broken": None, "reason": ""}
 
 
 class FakeAdmin:
     """Knows one model, ``digits``, and keeps each call as ``(name, arguments, keywords)``.
 
-    ``refusal`` is raised by the next calls; ``verdict`` is what its canary is told to be, ``None``
-    for no canary.
+    ``refusal`` is raised by the calls that are kept. What is read is an attribute each; there is
+    no canary where ``verdict`` is ``None``, no shadow where ``report`` is.
     """
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
         self.refusal: Exception | None = None
         self.verdict: dict[str, Any] | None = VERDICT
+        self.report: dict[str, Any] | None = REPORT
         self.golden: list[dict[str, Any]] = []
         self.worst: list[dict[str, Any]] = []
         self.changes: list[dict[str, Any]] = []
-        self.broken = False
+        self.verification: dict[str, Any] = VERIFIED
+        self.standing = STATUS
+        self.entries = ENTRIES
 
     def _take(self, name: str, *arguments: Any, **keywords: Any) -> None:
         self.calls.append((name, arguments, keywords))
@@ -108,7 +191,7 @@ class FakeAdmin:
     def _status(self, model: str) -> dict[str, Any]:
         if model != "digits":
             raise ModelNotFound(f"there is no model '{model}'")
-        return STATUS
+        return self.standing
 
     async def promote(self, model: str, version: str, **who: str) -> dict[str, Any]:
         if version == "4":
@@ -153,19 +236,21 @@ class FakeAdmin:
 
     def statuses(self) -> list[dict[str, Any]]:
         self._take("statuses")
-        return [STATUS]
+        return [self.standing]
 
     def canary_verdict(self, model: str) -> dict[str, Any]:
         self._status(model)
         if self.verdict is None:
-            raise NotFound(f"{model} has no canary")
+            raise ModelNotFound(f"model '{model}' has had no canary")
         return self.verdict
 
-    def shadow_report(self, model: str) -> dict[str, Any]:
+    async def shadow_report(self, model: str) -> dict[str, Any]:
         self._status(model)
-        return REPORT
+        if self.report is None:
+            raise ModelNotFound(f"model '{model}' has no shadow")
+        return self.report
 
-    def shadow_worst(self, model: str) -> list[dict[str, Any]]:
+    async def shadow_worst(self, model: str) -> list[dict[str, Any]]:
         self._status(model)
         return self.worst
 
@@ -173,12 +258,10 @@ class FakeAdmin:
         self, model: str = "", *, limit: int = 100, before: int = 0
     ) -> list[dict[str, Any]]:
         self._take("history", model, limit=limit, before=before)
-        return ENTRIES
+        return self.entries
 
     async def verify_journal(self) -> dict[str, Any]:
-        if self.broken:
-            return {"entries": 3, "intact": False, "first_broken": 2, "reason": "hash of 2 differs"}
-        return {"entries": 3, "intact": True, "first_broken": None, "reason": ""}
+        return self.verification
 
     async def diff(self, tables: Mapping[str, Any]) -> list[dict[str, Any]]:
         self._take("diff", tables)

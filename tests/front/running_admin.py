@@ -26,7 +26,11 @@ class RunningAdmin:
 
     def __enter__(self) -> "RunningAdmin":
         self._thread.start()
-        self._run(self.front.start())
+        try:
+            self._run(self.front.start())
+        except BaseException:
+            self._stop()
+            raise
         return self
 
     def __exit__(
@@ -36,6 +40,9 @@ class RunningAdmin:
         traceback: TracebackType | None,
     ) -> None:
         self._run(self.front.close(0))
+        self._stop()
+
+    def _stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -32,6 +32,7 @@ from tests.fuzz.http2_peer import (
     RST_STREAM,
     SETTINGS,
     TRAILERS,
+    WHOLE,
     WINDOW_UPDATE,
 )
 from tests.fuzz.script import Script
@@ -237,6 +238,25 @@ def seeds() -> Iterator[tuple[str, bytes]]:
     yield (
         "large",
         generous + begun(1) + message(1, 3) + filler(1, 0, 16384) * 3 + filler(1, 1, 4469),
+    )
+    for cut in (0, 1, 200):
+        yield (
+            f"large-frame-{cut}",
+            generous
+            + bytes([CUT, cut])
+            + begun(0)
+            + message(1, 3, WHOLE)
+            + message(1, 1)
+            + message(1, 3, WHOLE | END_STREAM),
+        )
+    yield (
+        "large-frame-reset",
+        generous
+        + bytes([CUT, 100])
+        + begun(1) * 2
+        + message(1, 3, WHOLE)
+        + message(3, 3, WHOLE)
+        + framed(RST_STREAM, 0, 1, bytes(4)),
     )
     yield "cut-short", strict + begun(1) + framed(DATA, END_STREAM, 1, b"\0\0\0\0\2a")
     yield "no-prefix", strict + begun(1) + framed(DATA, 0, 1, b"\2\0\0\0\0")

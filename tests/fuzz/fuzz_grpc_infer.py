@@ -5,6 +5,7 @@ Behind the connection are a real queue and arena: what a ticket says lies in a m
 from there, wherever that is by then.
 """
 
+import ctypes
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from gateway._native.ticket import Group, Ticket, live_tickets
 from gateway.protos import message
 from tests.fuzz.fuzz_oip_decode import with_everything, written
 from tests.fuzz.grpc_session import (
+    CUT,
     DRAIN,
     JOIN,
     PAUSE,
@@ -40,6 +42,7 @@ from tests.fuzz.http2_peer import (
     REQUEST,
     RST_STREAM,
     SETTINGS,
+    WHOLE,
     WINDOW_UPDATE,
     Heard,
 )
@@ -68,6 +71,8 @@ REQUESTS = (
     request(b"/s/stream", (b"grpc-encoding", b"gzip")),
 )
 OUTPUT_NAMES = ("y", "z")
+#: So large that it is aligned in its message, and run there.
+LARGE = b"large " * 8000
 
 
 def infer_request(inputs: int = 1, **fields: Any) -> Any:
@@ -79,7 +84,7 @@ def infer_request(inputs: int = 1, **fields: Any) -> Any:
 
 
 def messages() -> Iterator[bytes]:
-    """What the client sends: the first two are the requests that are known."""
+    """What the client sends: the first two are requests that are known, and so is the last."""
     yield written(infer_request())
     yield written(infer_request(inputs=3))
     yield written(infer_request(id="id"))
@@ -95,6 +100,10 @@ def messages() -> Iterator[bytes]:
     yield written(with_everything())
     yield b""
     yield b"\xff"
+    large = infer_request()
+    large.inputs[0].shape[:] = [1, len(LARGE) // 4]
+    large.raw_input_contents[0] = LARGE
+    yield written(large)
 
 
 MESSAGES = tuple(messages())
@@ -112,15 +121,19 @@ class Dispatcher:
         self.templates: dict[bytes, InferTemplate] = {}
         self.taken: list[Batch] = []
         self._queue = BatchQueue(4, 16)
-        self._arena = Arena(3)
+        self._arena = Arena(3, len(LARGE))
         self._count = 0
-        for known, timeout_ns, outputs in ((MESSAGES[0], 0, 1), (MESSAGES[1], SECOND, 2)):
+        for known, timeout_ns, outputs in (
+            (MESSAGES[0], 0, 1),
+            (MESSAGES[1], SECOND, 2),
+            (MESSAGES[-1], 0, 1),
+        ):
             head, _, raws = split(known)
             inputs = len(raws)
             self.templates[head] = InferTemplate(
                 None,
                 self,
-                Group([(1, 8, "batched")] * inputs),
+                Group([(1, len(raw), "batched") for raw in raws]),
                 1,
                 0,
                 timeout_ns,
@@ -159,6 +172,9 @@ class Dispatcher:
     def give(self, what: int) -> None:
         if self.taken:
             batch = self.taken.pop(0)
+            if batch.in_place:
+                (address,) = batch.addresses()
+                assert ctypes.string_at(address, len(LARGE)) == LARGE
             for ticket in batch.expired:
                 self._tell(ticket, FAILURE)
             for ticket in batch.tickets:
@@ -408,6 +424,20 @@ def seeds() -> Iterator[tuple[str, bytes]]:
         + begun(0)
         + sent(7, 0, 1)
         + given(),
+    )
+    for cut in (0, 1, 250):
+        yield (
+            f"large-{cut}",
+            generous
+            + bytes([CUT, cut])
+            + (begun(0) + sent(1, len(MESSAGES) - 1, WHOLE | END_STREAM))
+            + begun(1)
+            + sent(3, len(MESSAGES) - 1, WHOLE) * 2
+            + given() * 3,
+        )
+    yield (
+        "large-reset",
+        generous + begun(0) + sent(1, len(MESSAGES) - 1, WHOLE) + reset + given() + begun(0),
     )
     yield "two-messages", strict + begun(0) + sent(1, 0) * 2
     yield (

@@ -215,9 +215,14 @@ class GrpcSession:
         if self.transport.closed or not self.transport.reading or not piece:
             return
         self.peer.spoke(piece)
-        if self.now_ns == self.begun_ns and len(piece) <= len(BUFFER.view):
-            self.connection.get_buffer(-1)[: len(piece)] = piece
-            self.connection.buffer_updated(len(piece))
+        if self.now_ns == self.begun_ns:
+            left = memoryview(piece)
+            while left:
+                room = self.connection.get_buffer(-1)
+                part = left[: len(room)]
+                room[: len(part)] = part
+                self.connection.buffer_updated(len(part))
+                left = left[len(part) :]
         else:
             self.connection.receive(piece, self.now_ns)
         self.check()

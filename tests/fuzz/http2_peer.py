@@ -27,6 +27,8 @@ FRAME, REQUEST, FILLER, MESSAGE, RAW = range(5)
 CLIENT_STEPS = 5
 # How a REQUEST is to be written, besides END_STREAM, PADDED and HAS_PRIORITY.
 CONTINUED, TRAILERS = 0x2, 0x4
+# How a MESSAGE is, besides END_STREAM and compressed: in one frame, however large it is.
+WHOLE = 0x4
 
 Fields = list[tuple[bytes, bytes]]
 Data = TypeVar("Data", bytes, memoryview)
@@ -113,7 +115,9 @@ class Http2Peer:
         message = self._messages[size % len(self._messages)]
         compressed = flags >> 1 & 1
         payload = bytes([compressed]) + len(message).to_bytes(4, "big") + message
-        return frame(DATA, flags & END_STREAM, stream, payload[:16384])
+        if not flags & WHOLE:
+            payload = payload[:16384]
+        return frame(DATA, flags & END_STREAM, stream, payload)
 
     def _say_request(self, script: Script) -> bytes:
         fields = self._requests[script.number() % len(self._requests)]

@@ -4,6 +4,7 @@ import pytest
 
 from tests.http2 import calls, frames
 from tests.http2.calls import prefixed
+from tests.http2.frames import Setting
 
 VALUES = [float(i % 1000) for i in range(200_000)]
 BODY = prefixed(calls.request(VALUES))
@@ -35,11 +36,39 @@ def test_a_large_message_that_is_given_up_holds_up_nothing(peer):
     assert peer.answer(again).values() == [-value for value in VALUES]
 
 
-def test_large_messages_side_by_side(peer):
+def test_large_frames_are_welcome(peer):
+    """A message in few of them is received where it stays."""
+    assert peer.settings[Setting.MAX_FRAME_SIZE] > frames.DEFAULT_FRAME_SIZE
+
+
+@pytest.mark.parametrize("size", [16_385, 50_000, 100_000, 262_144])
+def test_a_message_of_large_frames(peer, size):
+    """Sent twice: the second time with a head that the server knows."""
+    for _ in range(2):
+        stream = peer.start()
+        peer.upload(stream, BODY, size=size)
+        assert peer.answer(stream).values() == [-value for value in VALUES]
+
+
+def test_a_client_that_pauses_within_a_large_frame_loses_only_time(peer):
+    first, second = peer.start(), peer.start()
+    frame = frames.data(first, BODY[:200_000])
+    peer.spend(first, 200_000)
+    peer.send(frame[:100_000])
+    peer.send(frame[100_000:])
+    peer.barrier()
+    peer.upload(second, BODY)
+    peer.upload(first, BODY[200_000:])
+    for stream in (first, second):
+        assert peer.answer(stream).values() == [-value for value in VALUES]
+
+
+@pytest.mark.parametrize("size", [16_384, 100_000])
+def test_large_messages_side_by_side(peer, size):
     streams = [peer.start() for _ in range(3)]
-    for begin in range(0, len(BODY), 16_384):
+    for begin in range(0, len(BODY), size):
         for stream in streams:
-            part = BODY[begin : begin + 16_384]
-            peer.upload(stream, part, end=begin + 16_384 >= len(BODY))
+            part = BODY[begin : begin + size]
+            peer.upload(stream, part, end=begin + size >= len(BODY), size=size)
     for stream in streams:
         assert peer.answer(stream).values() == [-value for value in VALUES]

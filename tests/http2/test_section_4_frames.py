@@ -152,6 +152,42 @@ def test_headers_of_the_least_maximum_size_are_taken(peer):
     peer.expect_alive()
 
 
+def test_headers_over_the_least_maximum_size_are_taken(peer):
+    """4.2: a frame of the size that SETTINGS_MAX_FRAME_SIZE allows, with fields that may be."""
+    more = [("x-one", "a" * 9000), ("x-two", "b" * 9000)]
+    stream, block = peer.stream(), peer.block(calls.fields(calls.UNARY, *more), huffman=False)
+    assert 2**14 < len(block) < largest(peer)
+    peer.send(frames.headers(stream, block))
+    peer.send(frames.data(stream, prefixed(calls.request()), end=True))
+    assert peer.answer(stream).values() == calls.RIGHT
+
+
+def test_unknown_frames_of_the_maximum_size_are_ignored(peer):
+    """4.1 and 4.2: whatever their size, within SETTINGS_MAX_FRAME_SIZE."""
+    peer.send(frames.frame(UNKNOWN, 0xFF, 0, bytes(largest(peer))))
+    peer.expect_ignored()
+    stream = peer.start()
+    peer.send(frames.frame(UNKNOWN, 0xFF, stream, bytes(largest(peer))))
+    peer.send(frames.data(stream, prefixed(calls.request()), end=True))
+    assert peer.answer(stream).values() == calls.RIGHT
+
+
+@pytest.mark.parametrize(
+    ("type", "stream"), [(Type.SETTINGS, 0), (Type.GOAWAY, 0), (Type.PING, 0), (Type.PRIORITY, 1)]
+)
+def test_frames_over_the_limit_of_their_type_are_connection_errors(peer, type, stream):
+    """4.2: FRAME_SIZE_ERROR where a frame exceeds any limit that is defined for its type."""
+    peer.send(frames.frame(type, 0, stream, bytes(16_386)))
+    peer.expect_connection_error(Code.FRAME_SIZE_ERROR)
+
+
+def test_a_block_in_one_frame_is_held_to_the_limit_of_blocks(peer):
+    """10.5.1: what is announced as larger than any block may be is not waited for."""
+    stream = peer.stream()
+    peer.send(frames.head(100_000, Type.HEADERS, frames.END_HEADERS, stream))
+    peer.expect_connection_error(Code.ENHANCE_YOUR_CALM)
+
+
 def test_data_over_the_maximum_size_is_an_error_of_its_stream_or_the_connection(peer):
     """4.2: FRAME_SIZE_ERROR for a frame over SETTINGS_MAX_FRAME_SIZE."""
     stream = peer.start()

@@ -12,7 +12,8 @@ from typing import Any, Final
 import numpy as np
 
 from gateway.errors import GatewayError, InferenceFailed, InvalidTensor, LoadError
-from gateway.serving.onnx.providers import CUDA, TENSORRT, choose_providers, provider_options
+from gateway.serving.background import Background
+from gateway.serving.onnx.providers import CPU, CUDA, TENSORRT, choose_providers, provider_options
 from gateway.serving.onnx.runtime import runtime
 from gateway.serving.settings import ModelSettings
 from gateway.types import BF16, BYTES, DATATYPES, Array, DataType
@@ -71,16 +72,27 @@ class OnnxSession:
 
     Attributes:
         raw: the ``onnxruntime.InferenceSession``, for IO binding.
+        alone: whether the thread that calls does all of a run's work.
         device: where the providers want tensors to live: ``"cpu"`` or ``"cuda:<index>"``.
         providers: the execution providers that are in use, in order.
         inputs, outputs: data types by tensor name, in the graph's order; optional inputs included.
     """
 
-    __slots__ = ("_raw_names", "_special_inputs", "device", "inputs", "outputs", "providers", "raw")
+    __slots__ = (
+        "_raw_names",
+        "_special_inputs",
+        "alone",
+        "device",
+        "inputs",
+        "outputs",
+        "providers",
+        "raw",
+    )
 
-    def __init__(self, raw: Any, device: str) -> None:
+    def __init__(self, raw: Any, device: str, alone: bool = False) -> None:
         self.raw: Final = raw
         self.device: Final = device
+        self.alone: Final = alone
         self.providers: Final[tuple[str, ...]] = tuple(raw.get_providers())
         self.inputs: Final = _datatypes(
             "input", [*raw.get_inputs(), *raw.get_overridable_initializers()]
@@ -229,6 +241,7 @@ def open_session(
     size_bytes: int,
     instance: int = 0,
     folder: Path | None = None,
+    background: Background | None = None,
 ) -> OnnxSession:
     """Open a session; blocks for as long as ONNX Runtime needs to optimise the graph.
 
@@ -238,6 +251,8 @@ def open_session(
         size_bytes: the size of the model with its external data, by which threads are chosen.
         instance: which of ``settings.instances`` this is; instances go round ``settings.gpus``.
         folder: where external data lies, for a model given as bytes.
+        background: where to open it, unless it has threads of its own: they would serve at the
+            priority of the one that made them.
 
     Raises:
         StartupError: there is no usable ONNX Runtime.
@@ -251,8 +266,10 @@ def open_session(
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(folder)
         )
-    try:
-        raw = ort.InferenceSession(
+    alone = options.intra_op_num_threads == 1 and set(providers) == {CPU}
+
+    def make() -> Any:
+        return ort.InferenceSession(
             model if isinstance(model, bytes) else str(model),
             options,
             providers=list(providers),
@@ -260,6 +277,9 @@ def open_session(
             # Or ONNX Runtime prints to stdout and goes on with another provider.
             enable_fallback=0,
         )
+
+    try:
+        raw = background.run(make) if background is not None and alone else make()
     except Exception as error:
         raise LoadError(f"ONNX Runtime refuses the model: {str(error).strip()}") from error
     started = raw.get_providers()
@@ -273,7 +293,7 @@ def open_session(
     accelerated = CUDA in started or TENSORRT in started
     if accelerated:
         index = int(raw.get_provider_options().get(CUDA, {}).get("device_id", index))
-    return OnnxSession(raw, f"cuda:{index}" if accelerated else "cpu")
+    return OnnxSession(raw, f"cuda:{index}" if accelerated else "cpu", alone)
 
 
 def _session_options(settings: ModelSettings, size_bytes: int) -> Any:

@@ -1,0 +1,1 @@
+"""Versions come, go and change places under load, on a real gateway."""
