@@ -43,6 +43,7 @@ from gateway.front.shared_memory import SharedMemoryRegions
 from gateway.logs import Logging
 from gateway.metrics import GatewayMetrics, ServerSample, VersionSample
 from gateway.serving.lifecycle import State
+from gateway.serving.memory import give_back_large_blocks
 from gateway.serving.onnx.runtime import runtime
 from gateway.serving.registry import Registry
 from gateway.setting_types import Port
@@ -301,6 +302,7 @@ def serve(config: Config, logs: Logging) -> int:
     missing = [path for path in config.models if not path.exists()]
     if missing or not config.models:
         raise ConfigError(_no_models(missing))
+    give_back_large_blocks()
     sys.setswitchinterval(config.switch_interval_us / 1e6)
 
     async def run() -> int:

@@ -20,9 +20,9 @@ class ServerError(Exception):
 
 
 class Server:
-    """A child process, all of whose threads and children run on ``core``."""
+    """A child process, all of whose threads and children run on ``core``; on any for ``None``."""
 
-    def __init__(self, command: Sequence[str], core: int, log: Path) -> None:
+    def __init__(self, command: Sequence[str], core: int | None, log: Path) -> None:
         self._log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as file:
@@ -30,7 +30,7 @@ class Server:
                 command,
                 stdout=file,
                 stderr=file,
-                preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+                preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, {core}),
             )
 
     def wait_until(self, ready: Callable[[], bool]) -> float:
@@ -95,7 +95,7 @@ class Server:
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str], core: int, log: Path) -> Iterator[Server]:
+def running(command: Sequence[str], core: int | None, log: Path) -> Iterator[Server]:
     """A ``Server`` inside a ``with``, stopped at its end."""
     server = Server(command, core, log)
     try:

@@ -41,11 +41,11 @@ class CallStream:
         widen = struct.pack(">I", _LARGEST_WINDOW - _FIRST_WINDOW)
         return _PREFACE + _frame(_SETTINGS, 0, 0, b"") + _frame(_WINDOW_UPDATE, 0, 0, widen)
 
-    def call(self) -> tuple[int, bytes]:
-        """The stream of another call, and its frames."""
+    def call(self, body: bytes = b"") -> tuple[int, bytes]:
+        """The stream of another call, and its frames; its body is the payload's for ``b""``."""
         stream = self._next_stream
         self._next_stream += 2
-        return stream, _call_frames(stream, self._head, self._body)
+        return stream, _call_frames(stream, self._head, body or self._body)
 
     def receive(self, data: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
         """Each call that ``data`` ends, with its message, and the frames to send in return.

@@ -36,11 +36,24 @@ class Gateway:
     admin_port: int
     start_s: float
 
+    def admin(self, method: str, path: str, **fields: Any) -> dict[str, Any]:
+        """A call of the admin port, with ``fields`` as its JSON body; the answer's."""
+        body = json.dumps(fields).encode() if fields else b""
+        headers = {"Content-Type": "application/json"} if fields else {}
+        content, _ = _request(self.admin_port, method, f"/admin/{path}", body, headers)
+        answer: dict[str, Any] = json.loads(content)
+        return answer
+
     def statistics(self, model: str) -> dict[str, Any]:
         """The protocol's statistics of the one loaded version of ``model``."""
         body, _ = _get(self.http_port, f"/v2/models/{model}/stats")
         first: dict[str, Any] = json.loads(body)["model_stats"][0]
         return first
+
+    def failures(self, model: str, version: str = "1") -> int:
+        """Requests of a version that were not answered well, but for those that were left."""
+        body, _ = _get(self.http_port, f"/v2/models/{model}/versions/{version}/stats")
+        return int(json.loads(body)["model_stats"][0]["inference_stats"]["fail"]["count"])
 
     def change(self, path: str, document: dict[str, Any]) -> dict[str, Any]:
         """POST ``document`` to the admin API; the answer.
@@ -94,9 +107,13 @@ class Gateway:
 
 @contextlib.contextmanager
 def gateway(
-    models: Path, only: str, grpc_impl: str = "native", options: Sequence[str] = ()
+    models: Path,
+    only: str,
+    grpc_impl: str = "native",
+    options: Sequence[str] = (),
+    core: int | None = SERVER_CORE,
 ) -> Iterator[Gateway]:
-    """The gateway on the server's core, serving the model ``only`` of ``models``."""
+    """The gateway on ``core``, or on any for ``None``, serving the model ``only`` of ``models``."""
     http_port, grpc_port, admin_port = free_ports(3)
     command = [
         sys.executable, "-m", "gateway", "serve", str(models),
@@ -104,7 +121,7 @@ def gateway(
         "--http-port", str(http_port), "--metrics-port", "0", "--admin-port", str(admin_port),
         "--grpc-port", str(grpc_port), "--grpc-impl", grpc_impl, *options,
     ]  # fmt: skip
-    with _log() as log, running(command, SERVER_CORE, log) as server:
+    with _log() as log, running(command, core, log) as server:
         start_s = server.wait_until(lambda: _is_ready(http_port))
         yield Gateway(server, http_port, grpc_port, admin_port, start_s)
 

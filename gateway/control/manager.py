@@ -27,6 +27,7 @@ from gateway.serving.lane import Lane
 from gateway.serving.lifecycle import State
 from gateway.serving.loaded import LoadedModel
 from gateway.serving.loader import load_model
+from gateway.serving.memory import give_back_free_memory
 from gateway.serving.registry import ModelVersion, Registry
 from gateway.serving.settings import IN_PLACE, ModelSettings
 
@@ -211,6 +212,9 @@ class Manager:
                     f"unknown version '{version}' of model '{name}': its repository holds "
                     f"{list(source.found)}"
                 )
+            if not self._routing.policy(name):
+                # Never loaded as a whole: this version may be one that does not serve unasked.
+                self._routing.set_policy(name, frozenset(source.versions))
             needed = self._routing.needed(name, stable=version) if stable else None
             return await self._load_if_changed(source, version, needed)
 
@@ -618,6 +622,7 @@ class Manager:
         await entry.lane.drain()
         await entry.lane.close()
         entry.lane = None
+        await asyncio.to_thread(give_back_free_memory)
         self.budget.release(entry)
         entry.move(State.UNLOADED)
         log.info("%s is unloaded", entry.label)

@@ -99,11 +99,11 @@ class Routing:
 
     def latest(self, model: str) -> ModelVersion | None:
         """The highest version that serves, of those that ``LATEST`` may mean."""
-        policy = self.policy(model)
+        policy = self._policy.get(model)
         ready = (
             entry
             for entry in self._registry.versions(model).values()
-            if entry.state is State.READY and entry.version in policy
+            if entry.state is State.READY and (policy is None or entry.version in policy)
         )
         return max(ready, key=lambda entry: version_key(entry.version), default=None)
 
@@ -218,7 +218,7 @@ class Routing:
         if stable == LATEST:
             if (latest := self.latest(model)) is not None:
                 return latest
-            meant = self.policy(model)
+            meant = self._policy.get(model, frozenset())
         else:
             meant = frozenset((stable,))
             entry = self._registry.get(model, stable)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
+from math import prod
 from typing import Any, Final
 
 import numpy as np
@@ -14,11 +15,11 @@ from gateway.dispatch.pace import Pace, load_now
 from gateway.errors import Conflict
 from gateway.evidence import pairs as evidence
 from gateway.rollout_metrics import ShadowSample
-from gateway.serving.background import stand_back
+from gateway.serving.background import BACKGROUND_NICENESS
 from gateway.serving.binder import Layout
 from gateway.serving.lane import Lane
 from gateway.serving.registry import ModelVersion
-from gateway.serving.signature import TensorSpec
+from gateway.serving.signature import Signature, TensorSpec
 from gateway.serving.tensor_json import tensor_document
 from gateway.types import Array, InferInput
 
@@ -26,16 +27,22 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two decisions about how many copies can be afforded.
 PACE_S: Final = 0.05
-#: Seconds after which pairs are compared, and how many are not left waiting even that long.
-COMPARE_S: Final = 0.25
+#: Seconds after which copies that are held go to the shadow, however few they are.
+FLUSH_S: Final = 0.2
+#: Seconds after which pairs are compared, and how many pairs, or bytes of one row each, are not
+#: left waiting even that long. A lot of a few pairs takes as long as one of hundreds, and the
+#: primary may wait for the interpreter meanwhile.
+COMPARE_S: Final = 1.0
 COMPARE_AT: Final = 512
+COMPARE_BYTES: Final = 32 << 20
+#: Lots that may wait for the comparison while copies are still made.
+WAITING_LOTS: Final = 4
 
 
 class Shadowing:
     """Sends copies of what ``primary`` is asked to ``shadow``, and compares what the two answer.
 
-    Event loop's thread only; the comparison itself runs on a thread of its own, which stands back
-    behind all others.
+    Event loop's thread only; the comparison itself runs on a thread of its own.
     """
 
     def __init__(self, plan: ShadowPlan, primary: ModelVersion, shadow: ModelVersion) -> None:
@@ -53,9 +60,26 @@ class Shadowing:
         self.shadow: Final = shadow
         self._signature: Final = loaded.signature
         self._loop = asyncio.get_running_loop()
-        self._lane = Lane(loaded, self._loop, inline_threshold_ns=0, background=True)
+        short = primary.lane.inline
+        self._lane = Lane(
+            loaded,
+            self._loop,
+            inline_threshold_ns=0,
+            background=True,
+            # A thread that stands back with the interpreter in hand keeps the primary waiting: of
+            # a short model that is most of what its threads do.
+            niceness=0 if short else BACKGROUND_NICENESS,
+        )
         self._pace = Pace()
-        self.mirror: Final = Mirror(self._lane, plan.percent / 100, self._pace, self._keep)
+        self.mirror: Final = Mirror(
+            self._lane,
+            plan.percent / 100,
+            self._pace,
+            self._keep,
+            # A run of a short model takes no longer than to wake a thread for it, and each time
+            # that takes the interpreter a primary answer may wait.
+            hold=self._lane.max_rows if short else 1,
+        )
         self._comparison = evidence.PairComparison(
             [spec.name for spec in loaded.signature.outputs],
             [spec.datatype for spec in loaded.signature.outputs],
@@ -66,11 +90,13 @@ class Shadowing:
             keep_worst=plan.keep_worst,
         )
         self._waiting: list[Pair] = []
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="compare", initializer=stand_back)
+        self._lot = max(min(COMPARE_AT, COMPARE_BYTES // _row_bytes(loaded.signature)), 1)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="compare")
         self._comparing: asyncio.Future[None] | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._update_pace(time.monotonic())
         self._compare_in_turn()
+        self._flush_in_turn()
 
     @staticmethod
     def check(primary: ModelVersion, shadow: ModelVersion) -> None:
@@ -152,11 +178,15 @@ class Shadowing:
 
     def _keep(self, pair: Pair) -> None:
         self._waiting.append(pair)
-        if len(self._waiting) >= COMPARE_AT and self._comparing is None:
+        if len(self._waiting) < self._lot:
+            return
+        if self._comparing is None:
             self._start_comparing()
+        self.mirror.paused = len(self._waiting) >= WAITING_LOTS * self._lot
 
     def _start_comparing(self) -> asyncio.Future[None]:
         pairs, self._waiting = self._waiting, []
+        self.mirror.paused = False
         future = self._loop.run_in_executor(self._thread, self._compare, pairs)
         self._comparing = future
         future.add_done_callback(self._compared)
@@ -187,6 +217,10 @@ class Shadowing:
         self._comparison.add([_evidence_pair(pair) for pair in both])
         self._comparison.add_errors(*failed)
 
+    def _flush_in_turn(self) -> None:
+        self.mirror.flush()
+        self._timers["flush"] = self._loop.call_later(FLUSH_S, self._flush_in_turn)
+
     def _update_pace(self, due_s: float) -> None:
         self._pace.update(load_now(), due_s)
         due_s = time.monotonic() + PACE_S
@@ -203,6 +237,12 @@ class Shadowing:
             for place, spec in enumerate(self._signature.inputs)
             if buffers[place] is not None
         ]
+
+
+def _row_bytes(signature: Signature) -> int:
+    """What one row of inputs and both outputs takes at least; what varies counts as one element."""
+    specs = (*signature.inputs, *signature.outputs, *signature.outputs)
+    return sum(prod(max(size, 1) for size in s.shape) * max(s.datatype.itemsize, 1) for s in specs)
 
 
 def _outputs(side: Side | None) -> list[Array] | None:

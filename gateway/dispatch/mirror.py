@@ -1,11 +1,15 @@
 """Copies of a version's requests for another version, whose answers are compared and thrown away.
 
 The primary's answer comes first in everything: a copy is made only of what has been accepted, it
-is the first thing left out when there is much to do, and it is told of the primary's answer after
-the caller was. What happens to each request is counted, so that at any time::
+is the first thing left out when there is much to do, and the shadow gets it once the caller has
+the primary's answer, so that the two never run side by side for one request. What happens to each
+request is counted, so that at any time::
 
     offered = sampled_out + skipped (by reason) + sent
     sent    = paired + cancelled + open
+
+A copy counts as sent from when it is made. One that the shadow refuses when it gets it is taken
+back, and counts as skipped.
 """
 
 from collections.abc import Callable
@@ -40,15 +44,17 @@ class Pair:
     """One request, twice: the sink of the primary, in front of the caller's own.
 
     Attributes:
-        inputs: what the shadow was given, for whoever wants to look at it.
+        copy: what the shadow is to be given, until it is.
+        inputs: the inputs of that, for whoever wants to look at them.
     """
 
-    __slots__ = ("_accepted_ns", "_mirror", "_sink", "inputs", "primary", "shadow")
+    __slots__ = ("_accepted_ns", "_mirror", "_sink", "copy", "inputs", "primary", "shadow")
 
     def __init__(self, mirror: "Mirror", sink: Sink) -> None:
         self._mirror = mirror
         self._sink = sink
         self._accepted_ns = mirror.clock()
+        self.copy: InferRequest | Ticket | None = None
         self.inputs: Any = None
         self.primary: Side | None = None
         self.shadow: Side | None = None
@@ -77,8 +83,7 @@ class Pair:
 
     def _answered(self, side: Side) -> None:
         self.primary = side
-        if self.shadow is not None:
-            self._mirror.paired(self)
+        self._mirror.answered(self)
 
 
 class _ShadowSink:
@@ -101,9 +106,9 @@ class _ShadowSink:
 
     def _answered(self, outputs: list[Array] | None) -> None:
         pair = self._pair
-        pair.shadow = Side(outputs, pair._mirror.clock() - self._accepted_ns)
-        if pair.primary is not None:
-            pair._mirror.paired(pair)
+        mirror = pair._mirror
+        pair.shadow = Side(outputs, mirror.clock() - self._accepted_ns)
+        mirror.paired(pair)
 
 
 class Mirror:
@@ -111,16 +116,19 @@ class Mirror:
 
     Attributes:
         offered, sampled_out, sent, cancelled_pairs, paired_count: see above, requests.
+        paused: whether no copies are made, because those who get the pairs are behind.
         skipped: requests by the reason for which they were not copied: ``busy`` (the process has
             no time to spare), ``primary_queue`` (the primary has enough to do), ``backlog`` (the
-            shadow is behind), ``refused`` (the shadow does not take such a request),
-            ``primary_refused`` (nor did the primary).
+            shadow is behind, or those who get the pairs are), ``refused`` (the shadow does not take
+            such a request), ``primary_refused`` (nor did the primary).
 
     Args:
         lane: the shadow's own lane, apart from the version's other traffic.
         share: of the requests that are copied, 0 to 1.
         pace: how much can be afforded.
         keep: gets every complete pair.
+        hold: copies that are held until there are so many, or until ``flush``; then the shadow's
+            threads, which share the interpreter with the primary, wake once for all of them.
         chance: numbers from 0 to below 1.
     """
 
@@ -131,6 +139,7 @@ class Mirror:
         pace: Pace,
         keep: Callable[[Pair], None],
         *,
+        hold: int = 1,
         chance: Callable[[], float] = random,
         clock: Clock = monotonic_ns,
     ) -> None:
@@ -143,9 +152,12 @@ class Mirror:
         self.paired_count = 0
         self.cancelled_pairs = 0
         self.skipped: dict[str, int] = {}
+        self.paused = False
         self._pace = pace
         self._keep = keep
         self._chance = chance
+        self._hold = hold
+        self._held: list[Pair] = []
         self._open: set[Pair] = set()
         self._max_open = SHADOW_BATCHES * max(lane.max_rows, 8)
 
@@ -167,7 +179,7 @@ class Mirror:
         if primary.waiting >= PRIMARY_BATCHES * primary.max_rows:
             self._skip("primary_queue")
             return None
-        if len(self._open) >= self._max_open:
+        if self.paused or len(self._open) >= self._max_open:
             self._skip("backlog")
             return None
         return Pair(self, sink)
@@ -177,24 +189,10 @@ class Mirror:
         self._skip("primary_refused")
 
     def send(self, pair: Pair, request: InferRequest) -> None:
-        """Send a copy of ``request``, which the primary has accepted."""
-        copy = InferRequest(
-            request.model,
-            request.version,
-            "",
-            [_lasting(tensor) for tensor in request.inputs],
-            None,
-            {},
-            0,
-            self.clock(),
-        )
-        try:
-            self.lane.submit(copy, _ShadowSink(pair, copy.received_ns))
-        except GatewayError:
-            self._skip("refused")
-            return
-        pair.inputs = copy.inputs
-        self._sent(pair)
+        """Make a copy of ``request``, which the primary has accepted."""
+        pair.inputs = [_lasting(tensor) for tensor in request.inputs]
+        copy = InferRequest(request.model, request.version, "", pair.inputs, None, {}, 0, 0)
+        self._sent(pair, copy)
 
     def learn(self, template: InferTemplate, request: InferRequest) -> bool:
         """Prepare to copy requests of ``template`` from their tickets; whether that can be done."""
@@ -211,33 +209,55 @@ class Mirror:
         return True
 
     def send_known(self, pair: Pair, template: InferTemplate, ticket: Ticket) -> None:
-        """Send a copy of a ticket, which the primary has accepted."""
-        now_ns = self.clock()
+        """Make a copy of a ticket, which the primary has accepted."""
         assert template.copies is not None, "it was learned"
-        twin = ticket.twin(template.copies, _ShadowSink(pair, now_ns))
+        twin = ticket.twin(template.copies, None)
         pair.inputs = (twin.group.shapes, twin.rows, twin.buffers())
-        try:
-            self.lane.accept(twin, now_ns)
-        except GatewayError:
-            twin.release()
-            self._skip("refused")
-            return
-        self._sent(pair)
+        self._sent(pair, twin)
 
-    def _sent(self, pair: Pair) -> None:
+    def _sent(self, pair: Pair, copy: InferRequest | Ticket) -> None:
+        pair.copy = copy
         self.sent += 1
         self._open.add(pair)
 
+    def answered(self, pair: Pair) -> None:
+        """The caller of the primary has its answer: now the shadow may have the copy."""
+        if pair.copy is not None:
+            self._held.append(pair)
+            if len(self._held) >= self._hold:
+                self.flush()
+
+    def flush(self) -> None:
+        """Let the shadow have the copies that are held."""
+        held, self._held = self._held, []
+        now_ns = self.clock()
+        for pair in held:
+            copy, pair.copy = pair.copy, None
+            sink = _ShadowSink(pair, now_ns)
+            try:
+                if isinstance(copy, InferRequest):
+                    copy.received_ns = now_ns
+                    self.lane.submit(copy, sink)
+                elif copy is not None:
+                    copy.sink = sink
+                    self.lane.accept(copy, now_ns)
+            except GatewayError:
+                if isinstance(copy, Ticket):
+                    copy.release()
+                self._open.discard(pair)
+                self.sent -= 1
+                self._skip("refused")
+
     def paired(self, pair: Pair) -> None:
         """Both answers of ``pair`` are there."""
-        if pair in self._open:
-            self._open.discard(pair)
-            self.paired_count += 1
-            self._keep(pair)
+        self._open.discard(pair)
+        self.paired_count += 1
+        self._keep(pair)
 
     def cancelled(self, pair: Pair) -> None:
         """The caller of the primary has left: there is nothing to compare with."""
-        if pair in self._open:
+        if pair.copy is not None:
+            pair.copy = None
             self._open.discard(pair)
             self.cancelled_pairs += 1
 

@@ -12,10 +12,10 @@ T = TypeVar("T")
 BACKGROUND_NICENESS: Final = 15
 
 
-def stand_back() -> None:
+def stand_back(niceness: int = BACKGROUND_NICENESS) -> None:
     """Have the calling thread get what time the others leave over, from now on."""
     # Linux takes the number of a thread here; lowering one's own priority is allowed.
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BACKGROUND_NICENESS)
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
 class Background:

@@ -24,18 +24,27 @@ class Models:
     def __init__(self, **options):
         self.registry = Registry()
         self.tables = []
+        self._policies = set()
         self.routing = Routing(self.registry, self.tables.append, **options)
 
     def add(self, *versions, model="m", state=State.READY):
-        """Make versions known, in that state."""
+        """Make versions known, in that state; until a test says another one, the policy has all."""
         for number in versions:
             entry = ModelVersion(model, number)
             entry.move(State.LOADING)
             if state is not State.LOADING:
                 entry.move(state, "broken" if state is State.FAILED else "")
             self.registry.add(entry)
+        if model not in self._policies:
+            known = frozenset(self.registry.versions(model))
+            self.routing.set_policy(model, known)
         self.routing.publish()
         return self
+
+    def policy(self, *versions, model="m"):
+        self._policies.add(model)
+        self.routing.set_policy(model, frozenset(versions))
+        self.routing.publish()
 
     def move(self, number, *states, model="m"):
         for state in states:
@@ -81,12 +90,22 @@ def test_latest_follows_what_becomes_ready_and_what_leaves(models):
 def test_latest_means_only_what_the_version_policy_chooses(models):
     """Version 3 is loaded because the traffic names it; nobody is served it unasked."""
     models.add("1", "2", "3")
-    models.routing.set_policy("m", frozenset(("1", "2")))
-    models.routing.publish()
+    models.policy("1", "2")
     assert models.serving() == "2"
     assert models.serving("3") == "3"
     assert models.routing.labels("m")[LATEST] == "2"
     assert models.routing.policy("m") == {"1", "2"}
+
+
+def test_before_the_version_policy_is_known_no_version_is_the_latest(models):
+    """What the traffic names is loaded first, and must not serve for being the only one."""
+    models.policy()
+    models.add("3")
+    with pytest.raises(NoAvailableVersion):
+        models.serving()
+    assert models.serving("3") == "3"
+    models.policy("3")
+    assert models.serving() == "3"
 
 
 def test_a_pinned_version_serves_whatever_else_is_there(models):
@@ -99,7 +118,7 @@ def test_a_pinned_version_serves_whatever_else_is_there(models):
 
 def test_a_pinned_version_need_not_be_one_of_the_policy(models):
     models.add("1", "2")
-    models.routing.set_policy("m", frozenset(("1",)))
+    models.policy("1")
     models.decide(stable="2")
     assert models.serving() == "2"
 
@@ -152,7 +171,7 @@ def test_the_one_that_was_pinned_serves_again_once_it_is_loaded_anew(models):
 
 def test_where_all_that_latest_may_mean_has_failed_the_one_before_stands_in(models):
     models.add("1").add("2", "3", state=State.FAILED)
-    models.routing.set_policy("m", frozenset(("2", "3")))
+    models.policy("2", "3")
     models.decide(previous=("1",))
     assert models.serving() == "1"
     models.add("3")
@@ -161,7 +180,7 @@ def test_where_all_that_latest_may_mean_has_failed_the_one_before_stands_in(mode
 
 def test_while_any_that_latest_may_mean_can_still_come_nobody_stands_in(models):
     models.add("1").add("2", state=State.FAILED).add("3", state=State.LOADING)
-    models.routing.set_policy("m", frozenset(("2", "3")))
+    models.policy("2", "3")
     models.decide(previous=("1",))
     with pytest.raises(ModelNotReady):
         models.serving()
