@@ -53,7 +53,7 @@ class WrongAccount(Exception):
 
 
 def build(repository: Path) -> None:
-    """Two versions of each model; the second one's weights are a little off."""
+    """Two versions of each model, of one thread; the second one's weights are a little off."""
     plain = repository.parent / "bench-models"
     models.build(plain)
     for name in NAMES:
@@ -100,12 +100,12 @@ class Comparison:
         pairs = zip(self.without, self.with_it, strict=True)
         told = " ".join(f"{b / a:.3f}" for a, b in pairs)
         return (
-            f"{self.model:<8}{self.what:<18}{median(self.without):>11.3f}"
+            f"{self.model:<8}{self.what:<20}{median(self.without):>11.3f}"
             f"{median(self.with_it):>11.3f}{self.ratio:>8.3f}   {told}"
         )
 
 
-HEADER: Final = f"{'model':<8}{'median of':<18}{'without':>11}{'with':>11}{'ratio':>8}   pairs"
+HEADER: Final = f"{'model':<8}{'median of':<20}{'without':>11}{'with':>11}{'ratio':>8}   pairs"
 
 
 class ShadowTest:
@@ -143,19 +143,30 @@ class ShadowTest:
                 raise WrongAccount(f"{sent} requests were sent, but {p99.accounts[-1]}")
         return p50, p99
 
-    def overload(self, gateway: targets.Gateway, model: str) -> Comparison:
-        """The answers a second when there are more requests than can be answered."""
-        goodput = Comparison(model, "goodput /s")
+    def overload(
+        self, gateway: targets.Gateway, model: str, where: str
+    ) -> tuple[Comparison, Comparison]:
+        """The answers a second when there are more requests than can be answered.
 
-        def measured() -> float:
+        Beside them the server's CPU microseconds an answer, which a noisy machine changes less.
+        """
+        goodput = Comparison(model, f"goodput, {where}")
+        cpu = Comparison(model, f"CPU us, {where}")
+
+        def measure() -> tuple[float, float]:
             self._flood(gateway, model, OVERLOAD, 1)
-            return self._flood(gateway, model, OVERLOAD, self._seconds)
+            before_s = gateway.server.cpu_s()
+            rate = self._flood(gateway, model, OVERLOAD, self._seconds)
+            return rate, (gateway.server.cpu_s() - before_s) * 1e6 / (rate * self._seconds)
 
         for _ in range(self._rounds):
-            goodput.without.append(measured())
+            for side, figure in zip((goodput, cpu), measure(), strict=True):
+                side.without.append(figure)
             with _shadowed(gateway, model, goodput.accounts):
-                goodput.with_it.append(measured())
-        return goodput
+                figures = measure()
+            for side, figure in zip((goodput, cpu), figures, strict=True):
+                side.with_it.append(figure)
+        return goodput, cpu
 
     def _flood(self, gateway: targets.Gateway, model: str, load: Load, seconds: int) -> float:
         payload = payloads.grpc_raw(model)
@@ -213,14 +224,13 @@ def run(test: ShadowTest, names: list[str]) -> list[Comparison]:
     build(REPOSITORY)
     made: list[Comparison] = []
     for model in names:
-        # At a moderate load the shadow may have a core that is idle otherwise.
+        # At a moderate load the shadow may have a core that is idle otherwise: the models run on
+        # one thread each.
         with targets.gateway(REPOSITORY, model, core=None) as gateway:
             made += test.moderate(gateway, model)
         for core, where in ((targets.SERVER_CORE, "one core"), (None, "all cores")):
             with targets.gateway(REPOSITORY, model, core=core) as gateway:
-                goodput = test.overload(gateway, model)
-                goodput.what += f", {where}"
-                made.append(goodput)
+                made += test.overload(gateway, model, where)
     print(f"\n{HEADER}")
     for comparison in made:
         print(comparison)

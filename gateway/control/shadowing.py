@@ -76,6 +76,7 @@ class Shadowing:
             plan.percent / 100,
             self._pace,
             self._keep,
+            primary=primary.lane,
             # A run of a short model takes no longer than to wake a thread for it, and each time
             # that takes the interpreter a primary answer may wait.
             hold=self._lane.max_rows if short else 1,
@@ -223,6 +224,7 @@ class Shadowing:
 
     def _update_pace(self, due_s: float) -> None:
         self._pace.update(load_now(), due_s)
+        self.mirror.update()
         due_s = time.monotonic() + PACE_S
         self._timers["pace"] = self._loop.call_later(PACE_S, self._update_pace, due_s)
 

@@ -8,6 +8,7 @@ from gateway.dispatch.route import Recorder, RouteTable
 from gateway.errors import GatewayError, InvalidTensor, ModelNotReady, QueueFull, ShuttingDown
 from gateway.serving.lane import Lane
 from gateway.serving.lifecycle import State
+from gateway.serving.registry import ModelVersion
 from gateway.serving.slices import Place, Sink
 from gateway.serving.template import InferTemplate, Ticket, make_template
 from gateway.types import BYTES, Array, InferOutput, InferRequest, InferResponse, Reply
@@ -108,7 +109,9 @@ class Dispatcher:
 
     def __init__(self, routes: RouteTable, *, max_inflight: int) -> None:
         self._routes = routes
-        self._mirrors = routes.mirrors
+        #: Of the route table's mirrors those that do not rest.
+        self._mirrors: dict[ModelVersion, Mirror] = {}
+        self._find_mirrors()
         self.templates: dict[bytes, InferTemplate] = {}
         self.inflight = 0
         self.draining = False
@@ -123,9 +126,15 @@ class Dispatcher:
     @routes.setter
     def routes(self, routes: RouteTable) -> None:
         self._routes = routes
-        self._mirrors = routes.mirrors
+        self._find_mirrors()
         # They hold on to lanes, which may be gone with the old routes.
         self.templates.clear()
+
+    def _find_mirrors(self) -> None:
+        mirrors = self._routes.mirrors
+        for mirror in mirrors.values():
+            mirror.tell_rests(self._find_mirrors)
+        self._mirrors = {target: m for target, m in mirrors.items() if not m.rests}
 
     def submit(self, request: InferRequest, reply: Reply) -> Pending:
         """Accept a request; ``reply`` is called once, later, with its answer or error.
@@ -148,7 +157,7 @@ class Dispatcher:
             selection = None if request.outputs is None else _select(lane, request)
             if routes.recorders and (record := routes.recorders.get(target)) is not None:
                 reply = _recorded(record, request, reply)
-            mirror = routes.mirrors.get(target) if routes.mirrors else None
+            mirror = self._mirrors.get(target) if self._mirrors else None
             pending = Pending(self, lane, request, selection, reply, mirror)
         except GatewayError as error:
             self._count_refusal(error)

@@ -114,6 +114,10 @@ class _ShadowSink:
 class Mirror:
     """Sends copies to a shadow and hands on the pairs. For the event loop's thread only.
 
+    While the pace lets nothing through the mirror *rests*: requests go by it as if there were no
+    shadow, and it counts them by what the primary has accepted meanwhile. So those who look at each
+    request of a server that has no time to spare cost it none.
+
     Attributes:
         offered, sampled_out, sent, cancelled_pairs, paired_count: see above, requests.
         paused: whether no copies are made, because those who get the pairs are behind.
@@ -127,6 +131,8 @@ class Mirror:
         share: of the requests that are copied, 0 to 1.
         pace: how much can be afforded.
         keep: gets every complete pair.
+        primary: the lane whose requests are copied, all of them and no others; without it the
+            mirror never rests.
         hold: copies that are held until there are so many, or until ``flush``; then the shadow's
             threads, which share the interpreter with the primary, wake once for all of them.
         chance: numbers from 0 to below 1.
@@ -139,6 +145,7 @@ class Mirror:
         pace: Pace,
         keep: Callable[[Pair], None],
         *,
+        primary: Lane | None = None,
         hold: int = 1,
         chance: Callable[[], float] = random,
         clock: Clock = monotonic_ns,
@@ -146,16 +153,20 @@ class Mirror:
         self.lane: Final = lane
         self.share: Final = share
         self.clock: Final = clock
-        self.offered = 0
+        self._offered = 0
         self.sampled_out = 0
         self.sent = 0
         self.paired_count = 0
         self.cancelled_pairs = 0
-        self.skipped: dict[str, int] = {}
+        self._skipped: dict[str, int] = {}
         self.paused = False
         self._pace = pace
         self._keep = keep
         self._chance = chance
+        self._primary = primary
+        #: What the primary had accepted when the rest began, ``None`` while there is none.
+        self._rest_began: int | None = None
+        self._rest_changed: Callable[[], None] = _nobody
         self._hold = hold
         self._held: list[Pair] = []
         self._open: set[Pair] = set()
@@ -166,9 +177,49 @@ class Mirror:
         """Copies that were sent, of pairs that are not complete."""
         return len(self._open)
 
+    @property
+    def offered(self) -> int:
+        """Requests of the primary since the beginning."""
+        return self._offered + self._went_by
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Requests by the reason for which they were not copied; see above."""
+        skipped = dict(self._skipped)
+        if went_by := self._went_by:
+            skipped["busy"] = skipped.get("busy", 0) + went_by
+        return skipped
+
+    @property
+    def _went_by(self) -> int:
+        """Requests of the rest that lasts."""
+        if self._primary is None or self._rest_began is None:
+            return 0
+        return self._primary.accepted - self._rest_began
+
+    @property
+    def rests(self) -> bool:
+        """Whether requests are to go by; see above."""
+        return self._rest_began is not None
+
+    def tell_rests(self, changed: Callable[[], None]) -> None:
+        """Have ``changed`` called whenever a rest has begun or ended."""
+        self._rest_changed = changed
+
+    def update(self) -> None:
+        """Begin or end a rest, as the pace is now."""
+        if self._primary is None or (self._pace.share == 0) == self.rests:
+            return
+        if self.rests:
+            self._offered, self._skipped = self.offered, self.skipped
+            self._rest_began = None
+        else:
+            self._rest_began = self._primary.accepted
+        self._rest_changed()
+
     def watch(self, primary: Lane, sink: Sink) -> Pair | None:
         """A pair in front of ``sink``, for a request that is to be copied; ``None`` for others."""
-        self.offered += 1
+        self._offered += 1
         if self.share < 1 and self._chance() >= self.share:
             self.sampled_out += 1
             return None
@@ -262,7 +313,11 @@ class Mirror:
             self.cancelled_pairs += 1
 
     def _skip(self, reason: str) -> None:
-        self.skipped[reason] = self.skipped.get(reason, 0) + 1
+        self._skipped[reason] = self._skipped.get(reason, 0) + 1
+
+
+def _nobody() -> None:
+    """Nobody wants to know."""
 
 
 def _lasting(tensor: InferInput) -> InferInput:

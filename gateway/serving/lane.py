@@ -118,6 +118,8 @@ class Lane:
         self._plain_split = not any(self._output_axes)
         self._only_output = self._plain_split and len(self._output_axes) == 1
         self._pending = 0
+        self._settled = 0
+        self._slices = 0
         self._empty: asyncio.Future[None] | None = None
         self._scheduled = False
         self._alarm: asyncio.TimerHandle | None = None
@@ -133,6 +135,11 @@ class Lane:
     def pending(self) -> int:
         """Requests accepted and not yet answered."""
         return self._pending
+
+    @property
+    def accepted(self) -> int:
+        """Requests accepted since the beginning; one in slices is one."""
+        return self._settled + self._pending - self._slices
 
     @property
     def waiting(self) -> int:
@@ -361,6 +368,7 @@ class Lane:
 
     def _settle(self, count: int) -> None:
         self._pending -= count
+        self._settled += count
         if self._pending == 0 and self._empty is not None:
             self._empty.set_result(None)
             self._empty = None
@@ -447,6 +455,7 @@ class Lane:
                 raise InferenceFailed(f"{self.label} closed its queue while accepting a request")
             slices.tickets.append(ticket)
         self._pending += len(starts)
+        self._slices += len(starts) - 1
         if deadline_ns:
             self._set_alarm(deadline_ns)
         if self.inline and not self._scheduled:

@@ -87,7 +87,13 @@ class Stage:
         self.pace = Pace(1)
         self.kept = []
         self.mirror = Mirror(
-            self.shadow, share, self.pace, self.kept.append, hold=hold, chance=chance
+            self.shadow,
+            share,
+            self.pace,
+            self.kept.append,
+            primary=self.primary,
+            hold=hold,
+            chance=chance,
         )
         self.dispatcher = Dispatcher(RouteTable((), {}), max_inflight=1000)
         self.route()
@@ -97,6 +103,10 @@ class Stage:
         self.dispatcher.routes = RouteTable(
             [self.version], {"lookup": self.version}, mirrors={self.version: self.mirror}
         )
+
+    def set_pace(self, share):
+        self.pace.share = share
+        self.mirror.update()
 
     def submit(self, first_id=1, rows=1, **more):
         return Call(self, first_id, rows, **more)
@@ -484,6 +494,55 @@ async def test_what_never_reaches_the_primary_is_not_offered(stage):
     assert stage.mirror.offered == 0
 
 
+# -- rest -------------------------------------------------------------------------------------
+
+
+@staged()
+async def test_a_mirror_with_nothing_to_do_is_not_asked_and_counts_exactly(stage):
+    stage.submit(1)
+    stage.set_pace(0.0)
+    assert stage.mirror.rests
+    stage.mirror.watch = None
+    calls = [stage.submit(2), stage.submit(3, 3 * MAX_ROWS + 1), stage.submit(1000)]
+    calls[0].pending.cancel()
+    assert (stage.mirror.offered, stage.mirror.skipped) == (4, {"busy": 3})
+    stage.assert_accounted()
+    await stage.settled()
+    calls[1].assert_right()
+    assert (stage.mirror.offered, stage.mirror.skipped) == (4, {"busy": 3})
+    del stage.mirror.watch
+    stage.set_pace(1.0)
+    assert not stage.mirror.rests
+    assert (stage.mirror.offered, stage.mirror.skipped) == (4, {"busy": 3})
+    stage.submit(4)
+    await stage.settled()
+    assert stage.mirror.offered == 5
+    assert stage.mirror.paired_count == 2
+
+
+@staged()
+async def test_a_rest_outlasts_new_routes(stage):
+    stage.set_pace(0.0)
+    stage.submit(1)
+    stage.route()
+    stage.mirror.watch = None
+    stage.submit(2)
+    stage.set_pace(0.0)
+    assert stage.mirror.skipped == {"busy": 2}
+    del stage.mirror.watch
+    stage.set_pace(0.5)
+    assert stage.mirror.skipped == {"busy": 2}
+
+
+@staged()
+async def test_pairs_that_are_open_when_a_rest_begins_are_completed(stage):
+    call = stage.submit(1)
+    stage.set_pace(0.0)
+    await stage.settled()
+    call.assert_right()
+    assert stage.mirror.paired_count == 1
+
+
 # -- copies that are held ---------------------------------------------------------------------
 
 
@@ -587,6 +646,7 @@ steps = st.lists(
         st.tuples(st.just("cancel"), st.integers(0, 40)),
         st.tuples(st.just("pace"), st.sampled_from([0.0, 0.5, 1.0])),
         st.tuples(st.just("yield")),
+        st.tuples(st.just("update")),
         st.tuples(st.just("flush")),
         st.tuples(st.just("settle")),
         st.tuples(st.just("close the shadow")),
@@ -614,13 +674,15 @@ def test_whatever_happens_all_is_accounted_for_and_every_primary_answer_is_right
                     try:
                         calls.append(stage.submit(first, rows, deadline_ns=int(late)))
                     except QueueFull:
-                        refused += 1
+                        refused += not stage.mirror.rests
                 case ("cancel", number) if number < len(calls):
                     if not calls[number].answers:
                         calls[number].pending.cancel()
                         left.append(calls[number])
                 case ("pace", share):
                     stage.pace.share = share
+                case ("update",):
+                    stage.mirror.update()
                 case ("yield",):
                     await asyncio.sleep(0)
                 case ("flush",):
@@ -744,11 +806,13 @@ async def test_requests_with_known_heads_are_skipped_and_counted_as_others(wire,
     await stage.settled()
     stage.pace.share = 0.0
     await wire.ask(2)
-    stage.pace.share = 1.0
+    stage.set_pace(0.0)
+    await wire.ask(2)
+    stage.set_pace(1.0)
     await stage.shadow.close()
     await wire.ask(3)
-    assert (stage.mirror.offered, stage.mirror.paired_count) == (3, 1)
-    assert stage.mirror.skipped == {"busy": 1, "refused": 1}
+    assert (stage.mirror.offered, stage.mirror.paired_count) == (4, 1)
+    assert stage.mirror.skipped == {"busy": 2, "refused": 1}
 
 
 @wired()
@@ -829,7 +893,7 @@ def test_nothing_grows_with_the_requests_and_heads_that_were_seen(monkeypatch):
             await wire.ask(1, rows)
         await stage.settled()
         assert stage.mirror.paired_count == 3 * MAX_ROWS
-        assert sizes(stage.mirror) == before
+        assert sizes(stage.mirror) == before == {"_skipped": 0, "_held": 0, "_open": 0}
 
     scenario()
 
