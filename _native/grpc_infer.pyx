@@ -80,6 +80,13 @@ cdef class InferCall:
     def cancelled(self):
         """The lane's: the caller has left. It is this object that has said so."""
 
+    def request_id(self):
+        """The id in the request, ``""`` for none; until its ticket is released."""
+        return self.id[: self.id_size].decode("ascii")
+
+    def header(self, bytes name not None):
+        """Nothing: a call whose head is known is not asked for its metadata."""
+
     def cancel(self):
         """Nobody waits any more."""
         if self.ticket is not None:

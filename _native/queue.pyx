@@ -7,6 +7,7 @@ waits and gathers without the GIL.
 Time is passed in everywhere but in ``take``, whose waiting must follow the real clock.
 """
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uintptr_t
 from posix.time cimport CLOCK_MONOTONIC, timespec
@@ -109,6 +110,22 @@ cdef class Batch:
         cdef Ticket ticket = self.tickets[0]
         cdef int i
         return [<uintptr_t>ticket.c.sources[i] for i in range(ticket.group.c.n_inputs)]
+
+    def table(self):
+        """The tickets in numbers: a flat array of ``int64`` in native byte order, as bytes.
+
+        Three for each ticket, in row order: its rows, its ``enqueued_ns``, and 1 where it has been
+        cancelled, else 0. While no ticket has been released.
+        """
+        cdef bytes made = PyBytes_FromStringAndSize(NULL, 24 * <Py_ssize_t>len(self.tickets))
+        cdef int64_t* numbers = <int64_t*>PyBytes_AS_STRING(made)
+        cdef Ticket ticket
+        for ticket in self.tickets:
+            numbers[0] = ticket.c.rows
+            numbers[1] = ticket.c.enqueued_ns
+            numbers[2] = ticket.c.state == CANCELLED
+            numbers += 3
+        return made
 
     def alone(self, Ticket ticket not None, Arena arena not None):
         """A batch of one ticket of this batch, gathered anew.

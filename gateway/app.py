@@ -47,6 +47,8 @@ from gateway.serving.memory import give_back_large_blocks
 from gateway.serving.onnx.runtime import runtime
 from gateway.serving.registry import Registry
 from gateway.setting_types import Port
+from gateway.stream.stream import PredictionStream
+from gateway.stream_metrics import StreamSample
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +95,7 @@ class Gateway:
         self._registry = Registry()
         self.dispatcher = Dispatcher(RouteTable((), {}), max_inflight=config.max_inflight_requests)
         routing = Routing(self._registry, self._publish, keep_previous=config.keep_previous)
+        self.stream = PredictionStream()
         self.manager = Manager(
             config.models,
             self._registry,
@@ -101,6 +104,7 @@ class Gateway:
             load_threads=config.load_threads,
             strict_readiness=config.strict_readiness,
             budget=MemoryBudget(config.memory_budget),
+            taps=self.stream,
         )
         store = StateStore(Path(config.state_dir) if config.state_dir else None, fault=fault)
         self.rollouts = Rollouts(self.manager, routing, self._registry, store, fault=fault)
@@ -109,6 +113,7 @@ class Gateway:
             self._sample_server,
             self._sample_versions,
             self.rollouts.samples,
+            self._sample_stream,
             states=[state.value for state in State],
             latency_bounds_ns=LATENCY_BOUNDS_NS,
             build={
@@ -291,6 +296,17 @@ class Gateway:
                 lane.stats if lane else None,
                 self.manager.budget.taken(entry),
             )
+
+    def _sample_stream(self) -> StreamSample:
+        return StreamSample(
+            served={(model, version): rows for model, version, rows in self.stream.served()},
+            accounts=[
+                (subscription.name, model, account)
+                for subscription in self.stream.subscriptions
+                for model, account in subscription.accounts.items()
+            ],
+            buffered_bytes={s.name: s.buffered_bytes for s in self.stream.subscriptions},
+        )
 
 
 def serve(config: Config, logs: Logging) -> int:

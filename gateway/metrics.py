@@ -27,6 +27,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from gateway.rollout_metrics import ModelSample, RolloutCollector
+from gateway.stream_metrics import StreamCollector, StreamSample
 
 #: The content type of what ``GatewayMetrics.exposition`` gives.
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -112,12 +113,13 @@ class GatewayMetrics:
         server: Callable[[], ServerSample],
         versions: Callable[[], Iterable[VersionSample]],
         rollouts: Callable[[], Iterable[ModelSample]],
+        stream: Callable[[], StreamSample],
         *,
         states: Sequence[str],
         latency_bounds_ns: Sequence[int],
         build: Mapping[str, str],
     ) -> None:
-        """Make the metrics of what the three functions give at scrape time.
+        """Make the metrics of what the four functions give at scrape time.
 
         Args:
             states: every state that a version can have.
@@ -130,6 +132,7 @@ class GatewayMetrics:
         self._registry.register(_ServerCollector(server, build))
         self._registry.register(_VersionCollector(versions, states, latency_bounds_ns))
         self._registry.register(RolloutCollector(rollouts))
+        self._registry.register(StreamCollector(stream))
 
     def exposition(self) -> bytes:
         """The metrics in Prometheus' text format, of ``CONTENT_TYPE``."""

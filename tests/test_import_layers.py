@@ -26,6 +26,7 @@ FOUNDATION = frozenset(
         "clock",
         "metrics",
         "rollout_metrics",
+        "stream_metrics",
         "logs",
         "protos",
         "__version__",
@@ -39,7 +40,8 @@ ALLOWED = {
     "dispatch": FOUNDATION | {"serving"},
     "front": FOUNDATION | {"serving", "dispatch", "_native"},
     "control": FOUNDATION | {"evidence", "serving", "dispatch"},
-    "monitor": FOUNDATION | {"evidence", "serving", "dispatch", "_native"},
+    "stream": FOUNDATION | {"serving"},
+    "monitor": FOUNDATION | {"evidence", "serving", "stream", "_native"},
     "commands": FOUNDATION | {"control"},
     "integrations": FOUNDATION | {"serving", "dispatch", "monitor", "control"},
 }

@@ -5,6 +5,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.metrics import GatewayMetrics, ServerSample, VersionSample
 from gateway.rollout_metrics import CanarySample, ModelSample, ShadowSample
+from gateway.stream.subscription import Account
+from gateway.stream_metrics import StreamSample
 
 BOUNDS_NS = (1_000_000, 1_000_000_000)
 
@@ -32,6 +34,12 @@ class Counters:
     total_histogram: tuple[int, ...] = (0, 8, 2)
 
 
+#: 90 predictions were offered, of which 10 are on their way.
+ACCOUNT = Account(
+    served=90, sampled_out=20, dropped={"buffer_full": 5}, put=65, delivered=52, lost={"gone": 3}
+)
+
+
 @pytest.fixture
 def metrics() -> GatewayMetrics:
     versions = [
@@ -53,6 +61,11 @@ def metrics() -> GatewayMetrics:
             ),
             ModelSample(model="bad", serving=""),
         ],
+        lambda: StreamSample(
+            served={("mlp", "1"): 100},
+            accounts=[("audit", "mlp", ACCOUNT)],
+            buffered_bytes={"audit": 4096},
+        ),
         states=("READY", "FAILED"),
         latency_bounds_ns=BOUNDS_NS,
         build={"version": "1.2.3"},
@@ -134,6 +147,36 @@ def test_a_rollout_is_exposed(
     metrics: GatewayMetrics, name: str, labels: dict[str, str], value: float
 ) -> None:
     assert scrape(metrics)[name, frozenset({"model": "mlp", **labels}.items())] == value
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "value"),
+    [
+        ("onnx_gateway_stream_served_total", {"model": "mlp", "version": "1"}, 100),
+        ("onnx_gateway_stream_offered_total", {"subscriber": "audit", "model": "mlp"}, 90),
+        ("onnx_gateway_stream_buffered", {"subscriber": "audit", "model": "mlp"}, 10),
+        ("onnx_gateway_stream_buffered_bytes", {"subscriber": "audit"}, 4096),
+    ],
+)
+def test_the_stream_is_exposed(
+    metrics: GatewayMetrics, name: str, labels: dict[str, str], value: float
+) -> None:
+    assert scrape(metrics)[name, frozenset(labels.items())] == value
+
+
+def test_of_a_subscriber_every_prediction_is_accounted_for(metrics: GatewayMetrics) -> None:
+    outcomes = {
+        dict(labels)["outcome"]: value
+        for (name, labels), value in scrape(metrics).items()
+        if name == "onnx_gateway_stream_predictions_total"
+    }
+    assert outcomes == {
+        "delivered": 52,
+        "sampled_out": 20,
+        "dropped_buffer_full": 5,
+        "lost_gone": 3,
+    }
+    assert sum(outcomes.values()) + 10 == 90
 
 
 def test_a_version_without_a_lane_shows_its_state_alone(metrics: GatewayMetrics) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from gateway.control.traffic import Canary, CanaryPhase
 from gateway.evidence.gates import CanaryEvidence, CanaryVerdict, Verdict
 from gateway.serving.lane import Batch, Lane
+from gateway.serving.onnx.slot import Slot
 from gateway.serving.registry import ModelVersion
 from gateway.types import Array
 
@@ -142,7 +143,7 @@ class _Arm:
         self._broken = False
         lane.taps = (*lane.taps, self)
 
-    def batch(self, batch: Batch, arrays: list[Array], ended_ns: int) -> None:
+    def batch(self, batch: Batch, slot: Slot, arrays: list[Array], ended_ns: int) -> None:
         """See ``BatchTap``."""
         latencies = np.array(
             [ended_ns - ticket.enqueued_ns for ticket in batch.tickets if not ticket.cancelled],
@@ -158,6 +159,9 @@ class _Arm:
             if not self._broken:
                 log.exception("answers of %s could not be counted", self._lane.label)
             self._broken = True
+
+    def batch_alone(self, rows: int) -> None:
+        """See ``BatchTap``: of these nothing is known but that they were answered."""
 
     def count_errors(self) -> None:
         """Count the requests that have failed, or were refused, since the last time."""

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from gateway.control.memory_budget import MemoryBudget, estimate
 from gateway.control.progress import LoadProgress
@@ -22,8 +22,8 @@ from gateway.control.repository import (
 )
 from gateway.control.routing import Routing, Swap
 from gateway.control.validation import check_budgets
-from gateway.errors import LoadError, ModelNotFound, ShuttingDown
-from gateway.serving.lane import Lane
+from gateway.errors import ConfigError, LoadError, ModelNotFound, ShuttingDown
+from gateway.serving.lane import BatchTap, Lane
 from gateway.serving.lifecycle import State
 from gateway.serving.loaded import LoadedModel
 from gateway.serving.loader import load_model
@@ -38,6 +38,20 @@ UNLOAD_WAIT_S: Final = 1.0
 
 #: What a version was loaded from: its files and settings.
 Mark: TypeAlias = tuple[Fingerprint, ModelSettings]
+
+
+class Taps(Protocol):
+    """Who is shown the batches of every version."""
+
+    def tap(self, loaded: LoadedModel) -> BatchTap:
+        """What to show the batches of a version that is about to serve.
+
+        Raises:
+            ConfigError: its settings say something of that which does not fit it.
+        """
+
+    def untap(self, tap: Any) -> None:
+        """The version that ``tap`` was given for shows it nothing more."""
 
 
 class Manager:
@@ -59,6 +73,7 @@ class Manager:
         load_threads: int = 1,
         strict_readiness: bool = True,
         budget: MemoryBudget | None = None,
+        taps: Taps | None = None,
     ) -> None:
         """Manage what the ``repositories`` hold; nothing is read before ``start``.
 
@@ -69,7 +84,10 @@ class Manager:
             strict_readiness: ready only when every model that should be loaded serves.
             budget: what refuses loads that do not fit into memory; by what the machine has where
                 ``None``.
+            taps: what every version's batches are shown to besides those who answer them.
         """
+        self._taps = taps
+        self._tapped: dict[ModelVersion, BatchTap] = {}
         self._repositories = tuple(repositories)
         self._registry = registry
         self._routing = routing
@@ -390,6 +408,7 @@ class Manager:
             raise
         if self._closing:
             entry.move(State.FAILED, "the server shut down while it was loading")
+            self._untap(entry)
             self.budget.release(entry)
             raise ShuttingDown(f"{entry.label}: {entry.reason}")
         self._serve(entry, loaded)
@@ -541,6 +560,11 @@ class Manager:
         loaded = await self._load_version(entry, source, again)
         if not again:
             self._validate(entry, loaded)
+        if self._taps is not None:
+            try:
+                self._tapped[entry] = self._taps.tap(loaded)
+            except ConfigError as error:
+                raise LoadError(f"{entry.label}: {error}") from error
         return loaded
 
     async def _load_version(
@@ -595,6 +619,8 @@ class Manager:
         entry.lane = Lane(
             loaded, asyncio.get_running_loop(), inline_threshold_ns=self._inline_threshold_ns
         )
+        if (tap := self._tapped.get(entry)) is not None:
+            entry.lane.taps = (tap,)
         entry.move(State.READY)
         self._registry.add(entry)
         self._routing.publish()
@@ -622,10 +648,16 @@ class Manager:
         await entry.lane.drain()
         await entry.lane.close()
         entry.lane = None
+        self._untap(entry)
         await asyncio.to_thread(give_back_free_memory)
         self.budget.release(entry)
         entry.move(State.UNLOADED)
         log.info("%s is unloaded", entry.label)
+
+    def _untap(self, entry: ModelVersion) -> None:
+        tap = self._tapped.pop(entry, None)
+        if tap is not None and self._taps is not None:
+            self._taps.untap(tap)
 
     async def _scan(self) -> None:
         """Read the repositories again, off the loop."""

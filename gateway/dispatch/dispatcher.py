@@ -82,6 +82,15 @@ class Pending:
     def cancelled(self) -> None:
         """Called by the lane within ``cancel``."""
 
+    def request_id(self) -> str:
+        """See ``Sink``."""
+        return self._request.id
+
+    def header(self, name: bytes) -> bytes | None:
+        """See ``Sink``."""
+        metadata = self._request.metadata
+        return None if metadata is None else metadata.get(name)
+
     def _answer(self, answer: InferResponse | GatewayError) -> None:
         reply, self._reply = self._reply, _nobody
         self._dispatcher.inflight -= 1

@@ -81,6 +81,14 @@ class Pair:
         self._sink.cancelled()
         self._mirror.cancelled(self)
 
+    def request_id(self) -> str:
+        """The caller's sink's."""
+        return self._sink.request_id()
+
+    def header(self, name: bytes) -> bytes | None:
+        """The caller's sink's."""
+        return self._sink.header(name)
+
     def _answered(self, side: Side) -> None:
         self.primary = side
         self._mirror.answered(self)
@@ -103,6 +111,14 @@ class _ShadowSink:
 
     def cancelled(self) -> None:
         """Nobody cancels a copy."""
+
+    def request_id(self) -> str:
+        """A copy has none: it is nobody's request."""
+        return ""
+
+    def header(self, name: bytes) -> bytes | None:
+        """As ``request_id``."""
+        return None
 
     def _answered(self, outputs: list[Array] | None) -> None:
         pair = self._pair

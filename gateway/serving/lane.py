@@ -44,11 +44,18 @@ Outcome = list[Array] | GatewayError | dict[Ticket, "list[Array] | GatewayError"
 class BatchTap(Protocol):
     """Is shown a lane's batches, each once it is answered."""
 
-    def batch(self, batch: Batch, arrays: list[Array], ended_ns: int) -> None:
+    def batch(self, batch: Batch, slot: Slot, arrays: list[Array], ended_ns: int) -> None:
         """A run went well: its tickets, and all rows of each output, valid until this returns.
 
-        ``ended_ns`` is when the model had run, monotonic nanoseconds. Runs on the loop's thread,
-        after the answers; must not raise.
+        ``slot.inputs(batch)`` are the inputs, valid as long. ``ended_ns`` is when the model had
+        run, monotonic nanoseconds. Runs on the loop's thread, after the answers; must not raise.
+        """
+
+    def batch_alone(self, rows: int) -> None:
+        """``rows`` rows were answered whose requests had to be run one by one.
+
+        Their batch failed as a whole; what they brought and got is not shown. Otherwise as
+        ``batch``.
         """
 
 
@@ -267,7 +274,7 @@ class Lane:
         ended_ns: int,
     ) -> None:
         try:
-            self._answer(batch, outcome, started_ns, ended_ns)
+            self._answer(slot, batch, outcome, started_ns, ended_ns)
         finally:
             free.put(slot)
 
@@ -279,7 +286,7 @@ class Lane:
         if batch is not None:
             started_ns = batch.gathered_ns
             outcome = self._run(slot, batch) if batch.tickets else []
-            self._answer(batch, outcome, started_ns, self._clock())
+            self._answer(slot, batch, outcome, started_ns, self._clock())
         if len(self._queue) and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._run_inline)
@@ -302,7 +309,9 @@ class Lane:
 
     # -- answering ----------------------------------------------------------------------------
 
-    def _answer(self, batch: Batch, outcome: Outcome, started_ns: int, ended_ns: int) -> None:
+    def _answer(
+        self, slot: Slot, batch: Batch, outcome: Outcome, started_ns: int, ended_ns: int
+    ) -> None:
         for ticket in batch.expired:
             self._expire(ticket)
         tickets = batch.tickets
@@ -324,9 +333,13 @@ class Lane:
                 self.stats.requests_ok -= told
                 self.stats.requests_failed += told
             self.stats.last_inference_ms = int(time.time() * 1000)
-            if self.taps and isinstance(outcome, list):
-                for tap in self.taps:
-                    tap.batch(batch, outcome, ended_ns)
+            for tap in self.taps:
+                if isinstance(outcome, list):
+                    tap.batch(batch, slot, outcome, ended_ns)
+                elif isinstance(outcome, dict):
+                    tap.batch_alone(_answered_rows(outcome))
+            for ticket in tickets:
+                ticket.release()
         self._settle(len(tickets) + len(batch.expired))
 
     def _complete(self, batch: Batch, arrays: list[Array]) -> None:
@@ -356,7 +369,6 @@ class Lane:
                 ticket.sink.complete(arrays)
             except Exception:
                 log.exception("the answer of a request of %s could not be delivered", self.label)
-        ticket.release()
 
     def _fail(self, ticket: Ticket, error: GatewayError) -> None:
         if not ticket.cancelled:
@@ -462,6 +474,14 @@ class Lane:
             self._scheduled = True
             self._loop.call_soon(self._run_inline)
         return slices
+
+
+def _answered_rows(outcome: "dict[Ticket, list[Array] | GatewayError]") -> int:
+    return sum(
+        ticket.rows
+        for ticket, made in outcome.items()
+        if isinstance(made, list) and not ticket.cancelled
+    )
 
 
 def _runs_inline(loaded: LoadedModel, binder: InputBinder, threshold_ns: int) -> bool:

@@ -159,14 +159,15 @@ def described(
     settings: Mapping[str, TensorSettings],
     unshaped: frozenset[str] = frozenset(),
 ) -> tuple[TensorSpec, ...]:
-    """The graph's tensors with the settings' labels, checked against what the settings claim.
+    """The graph's tensors with the settings' words on them, checked against what those claim.
 
     Args:
         kind: ``"input"`` or ``"output"``, for messages.
         unshaped: tensors whose shape in ``specs`` is a placeholder.
 
     Raises:
-        LoadError: the settings name a tensor that the graph lacks, or another type or shape.
+        LoadError: the settings name a tensor that the graph lacks, or another type or shape, or
+            more or fewer features than it has.
     """
     names = [spec.name for spec in specs]
     for name in settings:
@@ -185,8 +186,21 @@ def described(
             )
         if claim.shape is not None and spec.name not in unshaped:
             _check_shape(kind, spec, claim.shape)
-        checked.append(replace(spec, labels=claim.labels) if claim.labels else spec)
+        if claim.features:
+            _check_features(kind, spec, claim.features)
+        if claim.labels or claim.features:
+            spec = replace(spec, labels=claim.labels or spec.labels, features=claim.features)
+        checked.append(spec)
     return tuple(checked)
+
+
+def _check_features(kind: str, spec: TensorSpec, features: tuple[str, ...]) -> None:
+    width = spec.shape[-1] if spec.shape else 0
+    if width not in (-1, len(features)):
+        raise LoadError(
+            f"the settings name {len(features)} features of {kind} {spec.name!r}, whose last axis"
+            f" has the size {width} in the graph: name one for each index"
+        )
 
 
 def _check_shape(kind: str, spec: TensorSpec, shape: tuple[int, ...]) -> None:

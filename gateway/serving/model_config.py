@@ -9,6 +9,7 @@ from gateway.serving.settings import (
     AVAILABILITY,
     IN_PLACE,
     ModelSettings,
+    StreamSettings,
     TensorSettings,
     ValidationSettings,
     VersionPolicy,
@@ -23,6 +24,7 @@ from gateway.tables import (
     list_of,
     number,
     read_table,
+    share,
     table,
     table_of,
     text,
@@ -93,6 +95,10 @@ def _validation(where: str, value: Any) -> ValidationSettings:
     return chosen
 
 
+def _stream(where: str, value: Any) -> StreamSettings:
+    return StreamSettings(**read_table(table(where, value), _STREAM_FIELDS, f"{where}."))
+
+
 def _size(where: str, value: Any) -> int:
     return _ANY_SIZE.parse(value, where)
 
@@ -116,11 +122,19 @@ _POLICY_FIELDS: Final[dict[str, Check]] = {"latest": integer(1), "specific": lis
 _TENSOR_FIELDS: Final[dict[str, Check]] = {
     "batch_axis": integer(-1),
     "labels": list_of(text),
+    "features": list_of(text),
     "shape": list_of(integer(-1)),
     "datatype": text,
 }
 
 _ANY_SIZE: Final = Size(0, 1 << 50)
+
+_STREAM_FIELDS: Final[dict[str, Check]] = {
+    "sample": share,
+    "keep": list_of(text),
+    "drop": list_of(text),
+    "redact": list_of(text),
+}
 
 _VALIDATION_FIELDS: Final[dict[str, Check]] = {
     "golden": boolean,
@@ -150,6 +164,7 @@ _FIELDS: Final[dict[str, Check]] = {
     "probe": boolean,
     "warmup": text,
     "validation": _validation,
+    "stream": _stream,
     "version_policy": _version_policy,
     "swap_policy": choice(AVAILABILITY, IN_PLACE),
     "model_filename": text,

@@ -21,6 +21,8 @@ class TensorSettings:
         batch_axis: the axis that holds the batch; ``-1`` says that an input is shared by the whole
             batch; ``None`` leaves it to the graph. Of outputs, only ``probe = false`` needs it.
         labels: a class label for each index of the last axis, for the classification extension.
+        features: a name for each index of the last axis, for the prediction stream and the
+            monitors.
         shape: the full shape of an input for which the graph has not even a rank, ``-1`` for any
             size; from a ``config.pbtxt``, the shape that the graph's must agree with.
         datatype: the protocol's type name that the graph's must agree with; ``""`` for any.
@@ -28,6 +30,7 @@ class TensorSettings:
 
     batch_axis: int | None = None
     labels: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
     shape: tuple[int, ...] | None = None
     datatype: str = ""
 
@@ -43,6 +46,23 @@ class VersionPolicy:
     def all(self) -> bool:
         """Whether every version found is loaded."""
         return self.latest is None and not self.specific
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """What of a model's predictions is published. Names are of tensors, of features, or ``x[3]``.
+
+    Attributes:
+        sample: the share of the requests, 0 to 1.
+        keep: what is published, ``()`` for everything.
+        drop: what of that is not.
+        redact: what is published blank: text as ``"[redacted]"``, floats as NaN, else 0.
+    """
+
+    sample: float = 1.0
+    keep: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+    redact: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +118,7 @@ class ModelSettings:
             a version's model goes before it, file by file. ``None`` for a model without a
             directory.
         validation: what a new version must pass.
+        stream: what of its predictions is published.
         swap_policy: whether a version is loaded beside the one that it replaces
             (``AVAILABILITY``), or after that one is unloaded (``IN_PLACE``).
         model_filename: the model file's name inside a version's directory.
@@ -125,6 +146,7 @@ class ModelSettings:
     warmup: Path | None = None
     golden: Path | None = None
     validation: ValidationSettings = ValidationSettings()
+    stream: StreamSettings = StreamSettings()
     version_policy: VersionPolicy = VersionPolicy()
     swap_policy: str = AVAILABILITY
     model_filename: str = "model.onnx"

@@ -15,6 +15,7 @@ class TensorSpec:
         batch_axis: the axis that holds the rows; ``None`` where the tensor has none: an input is
             then shared by the whole batch (only requests that agree on its value run together).
         labels: class labels by index, for the classification extension and the metadata.
+        features: what each index of the last axis is called, ``()`` where nobody has said.
         optional: an input that the model has a default for; a request may leave it out.
     """
 
@@ -24,6 +25,7 @@ class TensorSpec:
     symbols: tuple[str, ...] = ()
     batch_axis: int | None = None
     labels: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
     optional: bool = False
 
 

@@ -23,6 +23,12 @@ class Sink(Protocol):
     def cancelled(self) -> None:
         """The caller has left, and nobody waits for an answer."""
 
+    def request_id(self) -> str:
+        """The caller's own id of the request, ``""`` for none; until its ticket is released."""
+
+    def header(self, name: bytes) -> bytes | None:
+        """What came with the request under ``name``, lower case; until its ticket is released."""
+
 
 class Slices:
     """Gathers the answers of a request's slices into one, for its ``sink``.
@@ -92,6 +98,14 @@ class SlicePart:
 
     def cancelled(self) -> None:
         """Slices are cancelled as a whole, and their sink is told."""
+
+    def request_id(self) -> str:
+        """The whole request's."""
+        return self._slices.sink.request_id()
+
+    def header(self, name: bytes) -> bytes | None:
+        """The whole request's."""
+        return self._slices.sink.header(name)
 
 
 #: Where an accepted request is, for ``Lane.cancel``.

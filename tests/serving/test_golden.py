@@ -200,7 +200,7 @@ def test_brain_floats_are_rounded_to_the_nearest(tmp_path: Path) -> None:
         ),
         (
             document(tolerance={"relative": -1}),
-            "tolerance.relative must be a number of at least 0, not -1",
+            "tolerance.relative must be a finite number of at least 0, not -1",
         ),
         (document(id=3), "id must be text, not 3"),
     ],
@@ -266,8 +266,11 @@ def test_brain_floats_are_told_from_integers_by_the_signature(tmp_path: Path) ->
         ({"output_y": np.ones(1, np.complex64)}, "output:y is complex64"),
         ({"output_y": np.array([1], object)}, "as a .npz of plain arrays (text as numpy str)"),
         ({"output_y": np.array([b"\xff"])}, "output:y is not UTF-8"),
-        ({"relative": -1.0}, "relative must be a number of at least 0, not -1.0"),
-        ({"absolute": np.ones(2)}, "absolute must be a number of at least 0, not [1.0, 1.0]"),
+        ({"relative": -1.0}, "relative must be a finite number of at least 0, not -1.0"),
+        (
+            {"absolute": np.ones(2)},
+            "absolute must be a finite number of at least 0, not [1.0, 1.0]",
+        ),
     ],
 )
 def test_what_is_wrong_in_an_npz_is_named(

@@ -40,6 +40,7 @@ class Slot:
         self._session = session
         self._signature = signature
         self._bindings: dict[tuple[Group, int], _Binding] = {}
+        self._fed: dict[str, Array] = {}
         self._has_strings = strings
 
     def run(self, batch: Batch) -> list[Array]:
@@ -57,6 +58,18 @@ class Slot:
             raise
         except Exception as error:
             raise blame(error) from error
+
+    def inputs(self, batch: Batch) -> list[Array | None]:
+        """What the model was just given: all rows of each input, ``None`` for one left out.
+
+        Of the batch that ran last, before its tickets are released. Views that are valid until
+        the tickets are, and the slot's next run.
+        """
+        if self._has_strings:
+            return [self._fed.get(spec.name) for spec in self._signature.inputs]
+        return self._bindings[batch.group, batch.rows].inputs(
+            batch.addresses() if batch.in_place else None
+        )
 
     def close(self) -> None:
         """Drop the bindings, and with them what they hold of the session."""
@@ -87,6 +100,7 @@ class Slot:
             else:
                 parts = [ticket.inputs[index] for ticket in batch.tickets]
                 feeds[spec.name] = np.concatenate(parts, axis=spec.batch_axis)
+        self._fed = feeds
         return self._session.run(feeds, [spec.name for spec in self._signature.outputs])
 
 
@@ -106,7 +120,9 @@ class _Binding:
         self._input_arena = arena
         self._output_arena = outputs
         self._generations = (arena.generation, outputs.generation)
+        self._specs = signature.inputs
         self._inputs: list[tuple[str, int, tuple[int, ...], int]] = []
+        self._views: list[Array | None] | None = None
         layout: Layout = batch.group.shapes
         for index, spec in enumerate(signature.inputs):
             shape = layout.shape(index, batch.rows)
@@ -149,6 +165,24 @@ class _Binding:
         if all(array.shape == shape for array, shape in zip(arrays, self._expected, strict=True)):
             self._keep_outputs()
         return arrays
+
+    def inputs(self, addresses: list[int] | None) -> list[Array | None]:
+        """Views of the inputs at ``addresses``; ``None`` for those in the arena."""
+        if addresses is None:
+            # The arena has not moved since this binding ran.
+            self._views = self._views or self._view_inputs([place for *_, place in self._inputs])
+            return self._views
+        return self._view_inputs(addresses)
+
+    def _view_inputs(self, addresses: list[int]) -> list[Array | None]:
+        given = {
+            name: (shape, address)
+            for (name, _, shape, _), address in zip(self._inputs, addresses, strict=True)
+        }
+        return [
+            _view(given[spec.name][1], spec, given[spec.name][0]) if spec.name in given else None
+            for spec in self._specs
+        ]
 
     def _bind_inputs(self, addresses: list[int] | None = None) -> None:
         for index, (name, element_type, shape, address) in enumerate(self._inputs):

@@ -1,0 +1,1 @@
+"""The prediction stream: finished batches, published to whoever watches or carries them away."""

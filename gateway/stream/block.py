@@ -1,0 +1,113 @@
+"""What is published: the predictions of one batch."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from gateway.stream.columns import Columns
+from gateway.types import Array
+
+Int64s = npt.NDArray[np.int64]
+
+#: Bytes that a block takes beside its arrays, about.
+OVERHEAD_BYTES = 1024
+
+
+class Prediction(NamedTuple):
+    """One request of a block: its rows of every tensor, as views.
+
+    Attributes:
+        id: the caller's id of the request, or one that the gateway gave it; unique enough to find
+            the request by.
+        first_row: the place of its first row among the rows of the block.
+        latency_ns: from its acceptance to the end of the run.
+    """
+
+    id: str
+    first_row: int
+    rows: int
+    latency_ns: int
+    inputs: dict[str, Array]
+    outputs: dict[str, Array]
+
+
+class Block:
+    """The predictions of one batch of one model version. Immutable, and shared by all who get it.
+
+    A *prediction* is a row: a request of five rows brings five. Where a model takes no batches,
+    each request is a row.
+
+    Attributes:
+        model, version: who made them.
+        number: the place of the first row in the version's stream; rows that were sampled out or
+            dropped have no number.
+        at: when they were answered, Unix seconds.
+        columns: what ``inputs`` and ``outputs`` hold.
+        request_rows: rows of each request, in the order of the rows.
+        latency_ns: of each request, from its acceptance to the end of the run.
+        ids: of each request, ``""`` where the caller gave none; ``None`` where nobody wants them.
+        event_ids: as ``ids``, but the ``Ce-Id`` header where a request had one.
+        inputs, outputs: all rows of each published tensor by its name, the rows first. An input
+            that the batch left out is missing.
+        nbytes: memory that it takes.
+    """
+
+    __slots__ = (
+        "at", "columns", "event_ids", "ids", "inputs", "latency_ns", "model", "nbytes", "number",
+        "outputs", "request_rows", "rows", "version",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        model: str,
+        version: str,
+        columns: Columns,
+        *,
+        number: int,
+        at: float,
+        request_rows: Int64s,
+        latency_ns: Int64s,
+        ids: list[str] | None,
+        event_ids: list[str] | None,
+        inputs: dict[str, Array],
+        outputs: dict[str, Array],
+    ) -> None:
+        self.model = model
+        self.version = version
+        self.columns = columns
+        self.number = number
+        self.at = at
+        self.request_rows = request_rows
+        self.latency_ns = latency_ns
+        self.ids = ids
+        self.event_ids = event_ids
+        self.inputs = inputs
+        self.outputs = outputs
+        self.rows = int(request_rows.sum())
+        self.nbytes = OVERHEAD_BYTES + sum(
+            _size(array) for arrays in (inputs, outputs) for array in arrays.values()
+        )
+
+    def predictions(self) -> Iterator[Prediction]:
+        """Its requests, one by one."""
+        first = 0
+        for place, rows in enumerate(self.request_rows.tolist()):
+            given = self.ids[place] if self.ids is not None else ""
+            end = first + rows
+            yield Prediction(
+                given or f"{self.model}-{self.version}-{self.number + first}",
+                first,
+                rows,
+                int(self.latency_ns[place]),
+                {name: array[first:end] for name, array in self.inputs.items()},
+                {name: array[first:end] for name, array in self.outputs.items()},
+            )
+            first = end
+
+
+def _size(array: Array) -> int:
+    if array.dtype.hasobject:
+        return sum(len(element) + 64 for element in array.flat)
+    return array.nbytes

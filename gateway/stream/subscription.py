@@ -1,0 +1,143 @@
+"""One subscriber's bounded buffer of blocks, and the account of what became of each prediction."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Final
+
+from gateway.stream.block import Block
+
+
+@dataclass(slots=True)
+class Account:
+    """What became of a model's predictions on their way to one subscriber, in rows.
+
+    At any time ``served = sampled_out + sum(dropped) + delivered + sum(lost) + buffered``. The
+    first four are written by the event loop's thread, the others by the subscriber's.
+
+    Attributes:
+        served: answered since the subscription began.
+        sampled_out: not published, by the model's sampling rate.
+        dropped: not put into the buffer, by reason: ``buffer_full``, or ``rerun`` (the batch failed
+            and its requests were run one by one, which is not published), or ``unpublishable`` (a
+            fault of ours, in the log).
+        put: put into the buffer.
+        delivered: taken out and dealt with.
+        lost: taken out and given up, by reason.
+    """
+
+    served: int = 0
+    sampled_out: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    put: int = 0
+    delivered: int = 0
+    lost: dict[str, int] = field(default_factory=dict)
+
+    def drop(self, reason: str, rows: int) -> None:
+        """Count ``rows`` that are not put into the buffer."""
+        self.dropped[reason] = self.dropped.get(reason, 0) + rows
+
+    @property
+    def buffered(self) -> int:
+        """In the buffer, or taken out and not yet dealt with."""
+        return self.put - self.delivered - sum(self.lost.values())
+
+
+class Subscription:
+    """A bounded buffer between the event loop, which fills it, and one subscriber's thread.
+
+    The loop never waits: what does not fit is dropped and counted.
+
+    Args:
+        name: the subscriber's, for metrics and messages.
+        models: patterns of the models that it watches, as in a shell.
+        max_bytes: of blocks in the buffer, those that were taken and not dealt with included.
+        wants_ids, wants_event_ids: whether blocks must have them.
+        notify: called on the loop's thread when there is something to take, once until the next
+            ``take``; must not wait or raise.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        models: Sequence[str] = ("*",),
+        max_bytes: int = 16 << 20,
+        wants_ids: bool = False,
+        wants_event_ids: bool = False,
+        notify: Callable[[], None],
+    ) -> None:
+        self.name: Final = name
+        self.wants_ids: Final = wants_ids
+        self.wants_event_ids: Final = wants_event_ids
+        self.accounts: Final[dict[str, Account]] = {}
+        self._models: Final = tuple(models)
+        self._max_bytes: Final = max_bytes
+        self._notify: Final = notify
+        self._blocks: Final[deque[Block]] = deque()
+        self._notified = False
+        self._put_bytes = 0
+        self._done_bytes = 0
+
+    def watches(self, model: str) -> bool:
+        """Whether it wants the predictions of ``model``."""
+        return any(fnmatchcase(model, pattern) for pattern in self._models)
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes of the blocks that are in the buffer, or taken and not yet dealt with."""
+        return self._put_bytes - self._done_bytes
+
+    # -- the event loop's side ----------------------------------------------------------------
+
+    def account(self, model: str) -> Account:
+        """The account of ``model``, opened where there is none."""
+        account = self.accounts.get(model)
+        if account is None:
+            account = self.accounts[model] = Account()
+        return account
+
+    def has_room(self) -> bool:
+        """Whether a block may be put."""
+        return self._put_bytes - self._done_bytes < self._max_bytes
+
+    def put(self, block: Block, account: Account) -> None:
+        """Put a block into the buffer; ``has_room`` was true."""
+        account.put += block.rows
+        self._put_bytes += block.nbytes
+        self._blocks.append(block)
+        if not self._notified:
+            self._notified = True
+            self._notify()
+
+    # -- the subscriber's side ----------------------------------------------------------------
+
+    def take(self, max_rows: int = 1 << 62) -> list[Block]:
+        """Blocks in their order, of at least ``max_rows`` rows where there are so many.
+
+        Each must be passed to ``delivered`` or ``lost``. An empty list says that ``notify`` will be
+        called again.
+        """
+        # First: what is put from here on is either found below or told of anew.
+        self._notified = False
+        taken: list[Block] = []
+        rows = 0
+        while rows < max_rows and self._blocks:
+            block = self._blocks.popleft()
+            taken.append(block)
+            rows += block.rows
+        return taken
+
+    def delivered(self, blocks: Iterable[Block]) -> None:
+        """The subscriber has dealt with ``blocks``."""
+        for block in blocks:
+            self.accounts[block.model].delivered += block.rows
+            self._done_bytes += block.nbytes
+
+    def lost(self, blocks: Iterable[Block], reason: str) -> None:
+        """The subscriber has given ``blocks`` up."""
+        for block in blocks:
+            account = self.accounts[block.model]
+            account.lost[reason] = account.lost.get(reason, 0) + block.rows
+            self._done_bytes += block.nbytes
