@@ -354,7 +354,8 @@ cdef class CategoryCounts:
         cdef bytes key
         cdef double value
         cdef Py_ssize_t size
-        most = 1 << 62
+        # More than any stream has, and few enough that sums do not overflow.
+        most = 1 << 48
         for i in range(self._known):
             self._categories[i].count = reader.integer(0, most)
         for _ in range(reader.integer(0, self._most - self._known)):
