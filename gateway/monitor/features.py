@@ -249,8 +249,11 @@ def numbers_of(array: Array, column: Column) -> Array:
 
 
 def are_probabilities(array: Array) -> bool:
-    """Whether each row lies between 0 and 1 and sums to 1, and there are rows."""
-    if array.ndim != 2 or array.shape[1] < 2 or not len(array) or array.dtype.kind != "f":
+    """Whether each row lies between 0 and 1 and sums to 1, but for those that are not a number."""
+    if array.ndim != 2 or array.shape[1] < 2 or array.dtype.kind != "f":
+        return False
+    array = array[~np.isnan(array).any(axis=1)]
+    if not len(array):
         return False
     inside = (array >= -_SUM_TOLERANCE) & (array <= 1 + _SUM_TOLERANCE)
     sums = array.sum(axis=1, dtype=np.float64)
