@@ -109,10 +109,11 @@ def find_version(folder: Path) -> tuple[str, str, Path, ModelSettings]:
     """
     # A directory with a model in it is a version, or a model that has but one: what is around it
     # tells.
-    is_version = _LIKE_VERSION.match(folder.name) or any(
-        (folder.parent / name).is_file() for name in (TOML_NAME, TRITON_NAME)
+    is_version = folder.is_dir() and (
+        _LIKE_VERSION.match(folder.name) is not None
+        or any((folder.parent / name).is_file() for name in (TOML_NAME, TRITON_NAME))
     )
-    owner = folder.parent if is_version and folder.is_dir() else folder
+    owner = folder.parent if is_version else folder
     source = Repository(owner.parent).scan().get(owner.name if owner.is_dir() else owner.stem)
     if source is not None and is_version and folder.name in source.found:
         return source.name, folder.name, source.found[folder.name], source.settings

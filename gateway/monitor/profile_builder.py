@@ -1,5 +1,6 @@
 """Makes a reference profile of blocks: of data that a model ran over, or of live predictions."""
 
+import contextlib
 import datetime
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +13,7 @@ from gateway import __version__
 from gateway._native.sketch_bins import BinCounts
 from gateway._native.sketch_reservoir import Reservoir
 from gateway.errors import ConfigError
-from gateway.monitor.features import FeatureTable, Layout, Part, Side, layout_of
+from gateway.monitor.features import FeatureTable, Layout, Part, Side, layout_of, together
 from gateway.monitor.profile import (
     QUANTILES,
     CategoricalReference,
@@ -134,7 +135,7 @@ class ProfileBuilder:
 
     def _begin(self) -> Layout:
         """Look at the first blocks together: one small one may mislead."""
-        layout = layout_of(_together([block for block, _ in self._waiting]), self._labels)
+        layout = layout_of(together([block for block, _ in self._waiting]), self._labels)
         for block, wanted in self._waiting:
             self._take(layout, block, wanted)
         self._layout, self._waiting = layout, []
@@ -292,42 +293,16 @@ def _doane(finite: Floats, low: float, high: float) -> Floats:
     """numpy's Doane edges; one bin around a number that is the only one."""
     edges = np.array([low - 0.5, high + 0.5])
     if high > low and np.isfinite(high - low):
-        with np.errstate(all="ignore"):
+        edges = np.array([low, high])
+        # Of numbers near the largest there are, moments overflow: then there is one bin.
+        with np.errstate(all="ignore"), contextlib.suppress(ValueError, OverflowError):
             edges = np.histogram_bin_edges(finite, bins="doane")
     elif high > low:
         edges = np.array([low, high])
-    edges = np.unique(edges)
+    edges = np.unique(edges[np.isfinite(edges)])
     if len(edges) < 2:
         edges = np.array([np.nextafter(low, -np.inf), np.nextafter(low, np.inf)])
     return edges
-
-
-def _together(blocks: list[Block]) -> Block:
-    """The tensors of several blocks as one block; those whose shapes differ are the first's."""
-    first = blocks[0]
-    if len(blocks) == 1:
-        return first
-
-    def joined(sides: list[dict[str, Array]]) -> dict[str, Array]:
-        found = {}
-        for name, array in sides[0].items():
-            alike = [s[name] for s in sides if name in s and s[name].shape[1:] == array.shape[1:]]
-            found[name] = np.concatenate(alike)
-        return found
-
-    return Block(
-        first.model,
-        first.version,
-        first.columns,
-        number=first.number,
-        at=first.at,
-        request_rows=np.concatenate([block.request_rows for block in blocks]),
-        latency_ns=np.concatenate([block.latency_ns for block in blocks]),
-        ids=None,
-        event_ids=None,
-        inputs=joined([block.inputs for block in blocks]),
-        outputs=joined([block.outputs for block in blocks]),
-    )
 
 
 def _sample_rows(wanted: int, row_bytes: int) -> int:

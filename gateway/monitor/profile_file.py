@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import contextlib
 import json
 import math
 import zlib
@@ -55,7 +56,8 @@ def write_profile(path: Path, profile: Profile) -> None:
         temporary.write_text(json.dumps(document_of(profile), indent=1) + "\n", "utf-8")
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise ConfigError(f"the profile {path} cannot be written: {error.strerror}") from error
 
 

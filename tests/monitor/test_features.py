@@ -9,6 +9,7 @@ from gateway.monitor.features import (
     Side,
     UnlikeBlock,
     layout_of,
+    together,
 )
 from gateway.types import BF16
 from tests.monitor.blocks import block
@@ -121,3 +122,18 @@ def test_a_block_of_another_shape_is_refused():
     ):
         with pytest.raises(UnlikeBlock, match=message):
             layout.tables(block(inputs))
+
+
+def test_axes_of_size_one_are_none():
+    made = block({"x": np.zeros((5, 1, 4), np.float32)}, {"p": np.full((5, 1, 2), 0.5)})
+    assert names(made) == ["x[0]", "x[1]", "x[2]", "x[3]", "p[0]", "p[1]", "p.class"]
+
+
+def test_blocks_are_looked_at_together():
+    parts = [block({"x": TABLE[:1]}), block({"x": TABLE[1:]})]
+    np.testing.assert_array_equal(together(parts).inputs["x"], TABLE)
+    assert together(parts).rows == 4
+    assert together(parts[:1]) is parts[0]
+    for other in (block({"x": TABLE[:, :2]}), block({"x": TABLE, "y": TABLE})):
+        with pytest.raises(UnlikeBlock, match="together"):
+            together([*parts, other])

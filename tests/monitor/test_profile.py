@@ -1,6 +1,7 @@
 """Reference profiles: made, counted by, written, read and refused."""
 
 import copy
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def test_the_same_counts_give_the_tenths_of_the_reference():
     reference, window = random.normal(size=1000), random.normal(0.3, 1.4, 777)
     made = numeric_reference(reference)
     tenths = [-np.inf, *np.quantile(reference, np.arange(1, 10) / 10), np.inf]
-    exact = [((window >= a) & (window < b)).sum() for a, b in zip(tenths, tenths[1:], strict=False)]
+    exact = [((window >= a) & (window < b)).sum() for a, b in itertools.pairwise(tenths)]
     counts = np.histogram(
         window, [-np.inf, *made.edges[:-1], np.nextafter(made.edges[-1], 9), np.inf]
     )
@@ -363,6 +364,11 @@ def test_what_cannot_be_profiled_is_refused():
         ProfileBuilder().profile(DIGEST, SOURCE)
     builder = ProfileBuilder()
     builder.add(people(300, 1))
+    small = ProfileBuilder()
+    small.add(people(3, 1))
+    small.add(block({"y": np.zeros(3)}))
+    with pytest.raises(UnlikeBlock, match="together"):
+        small.profile(DIGEST, SOURCE)
     with pytest.raises(UnlikeBlock):
         builder.add(block({"y": np.zeros(3)}))
     with pytest.raises(ConfigError, match="of one version: expected 'm' 1, given 'm' 2"):
@@ -376,7 +382,8 @@ def test_a_profile_is_shown_as_a_table():
     assert any("train.csv, 300 rows" in line for line in lines)
     (age,) = [line for line in lines if line.strip().startswith("age")]
     assert "numeric" in age
-    assert "mean 4" in age
+    assert f"mean {built().feature('age').reference.mean:.4g}, std" in age
+    assert "█" in age
     (city,) = [line for line in lines if line.strip().startswith("city")]
     assert all(f"'{name}'" in city for name in CITIES)
     (predicted,) = [line for line in lines if line.strip().startswith("p.class")]

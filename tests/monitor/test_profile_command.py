@@ -2,10 +2,13 @@
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
+import pyarrow
+import pyarrow.parquet
 import pytest
 from onnx import helper
 
@@ -113,9 +116,6 @@ def test_npz_arrays_are_tensors_and_may_hold_the_outputs(models, tmp_path):
 
 
 def test_parquet_is_read_as_csv_is(models, tmp_path):
-    pyarrow = pytest.importorskip("pyarrow")
-    import pyarrow.parquet
-
     ages = [30.5, None, 41.0] * 50
     cities = ["Bern", None, "Chur"] * 50
     table = pyarrow.table({"age": ages, "city": pyarrow.array(cities).dictionary_encode()})
@@ -124,7 +124,6 @@ def test_parquet_is_read_as_csv_is(models, tmp_path):
     write_csv(tmp_path / "d.csv", ["age", "city"], lines)
     found = []
     for name in ("d.parquet", "d.csv"):
-        assert build(version_folder(models, "people"), tmp_path / name, "-o", "/dev/null/x") == 2
         out = tmp_path / f"{name}.json"
         assert build(version_folder(models, "people"), tmp_path / name, "-o", str(out)) == 0
         document = json.loads(out.read_text())
@@ -162,7 +161,39 @@ def test_what_is_not_there_ends_with_one_message(models, tmp_path, capsys):
     assert "no.csv cannot be read: No such file" in capsys.readouterr().err
     assert build(folder, tmp_path / "no.txt") == 2
     assert "expected a file that ends with .csv" in capsys.readouterr().err
+    data = write_csv(tmp_path / "d.csv", ["x[0]", "x[1]", "x[2]", "x[3]"], [[1, 2, 3, 4]])
+    assert build(folder, data, "-o", str(data / "inside.json")) == 2
+    assert "inside.json cannot be written: Not a directory" in capsys.readouterr().err
     assert build(models.path / "rows" / "77", tmp_path / "no.csv") == 2
     assert "there is no model version at" in capsys.readouterr().err
     assert main(["profile", "show", str(tmp_path / "no.json")]) == 2
     assert "no.json cannot be read" in capsys.readouterr().err
+
+
+def test_parquet_without_pyarrow_names_what_to_install(models, tmp_path, capsys, monkeypatch):
+    pyarrow.parquet.write_table(pyarrow.table({"age": [1.0]}), tmp_path / "d.parquet")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert build(version_folder(models, "people"), tmp_path / "d.parquet") == 2
+    assert "pip install 'onnx-gateway[monitor]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("settings", ["", "max_batch_size = 7\n", "max_batch_size = 0\n"])
+def test_a_version_is_found_wherever_the_model_has_it(tmp_path, settings):
+    models = ModelDirectory(tmp_path)
+    models.add("rows", rows, settings, version="blue" if settings else "2")
+    data = write_csv(
+        tmp_path / "d.csv",
+        ["a", "b", "c", "d"],
+        (np.eye(4).repeat(5, axis=0) * np.arange(0.05, 1.05, 0.05)[:, None]).tolist(),
+    )
+    out = tmp_path / "p.json"
+    found = []
+    for folder in (version_folder(models, "rows"), tmp_path / "rows"):
+        assert build(folder, data, "--outputs-from-model", "-o", str(out)) == 0
+        profile = read_profile(out)
+        assert (profile.model, profile.version) == ("rows", "blue" if settings else "2")
+        found.append([feature.reference.mean for feature in profile.features])
+    assert found[0] == found[1]
+    assert found[0][:4] == pytest.approx([0.0375, 0.1, 0.1625, 0.225])
+    assert found[0][4:8] == pytest.approx(np.multiply(found[0][:4], 2))
+    assert found[0][8] == pytest.approx(0.525)
