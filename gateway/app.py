@@ -24,6 +24,7 @@ from gateway import __version__
 from gateway._native.stats import LATENCY_BOUNDS_NS
 from gateway.config import Config
 from gateway.control.manager import Manager
+from gateway.control.memory_budget import MemoryBudget
 from gateway.control.rollouts import Rollouts
 from gateway.control.routing import Routing
 from gateway.control.service import ControlService
@@ -42,6 +43,7 @@ from gateway.front.shared_memory import SharedMemoryRegions
 from gateway.logs import Logging
 from gateway.metrics import GatewayMetrics, ServerSample, VersionSample
 from gateway.serving.lifecycle import State
+from gateway.serving.memory import give_back_large_blocks
 from gateway.serving.onnx.runtime import runtime
 from gateway.serving.registry import Registry
 from gateway.setting_types import Port
@@ -98,6 +100,7 @@ class Gateway:
             inline_threshold_ns=config.inline_threshold_us * 1000,
             load_threads=config.load_threads,
             strict_readiness=config.strict_readiness,
+            budget=MemoryBudget(config.memory_budget),
         )
         store = StateStore(Path(config.state_dir) if config.state_dir else None, fault=fault)
         self.rollouts = Rollouts(self.manager, routing, self._registry, store, fault=fault)
@@ -274,6 +277,7 @@ class Gateway:
             ready=self.service.is_ready(),
             inflight=self.dispatcher.inflight,
             rejected={_snake(k): v for k, v in self.dispatcher.refused.items()},
+            memory_budget_bytes=self.manager.budget.limit_bytes,
         )
 
     def _sample_versions(self) -> Iterator[VersionSample]:
@@ -285,6 +289,7 @@ class Gateway:
                 entry.state.value,
                 lane.waiting if lane else 0,
                 lane.stats if lane else None,
+                self.manager.budget.taken(entry),
             )
 
 
@@ -297,6 +302,7 @@ def serve(config: Config, logs: Logging) -> int:
     missing = [path for path in config.models if not path.exists()]
     if missing or not config.models:
         raise ConfigError(_no_models(missing))
+    give_back_large_blocks()
     sys.setswitchinterval(config.switch_interval_us / 1e6)
 
     async def run() -> int:

@@ -129,6 +129,13 @@ class Config:
         "Rollouts",
         "versions that stay loaded for a rollback after another one has taken their place",
     )
+    memory_budget: int = _setting(
+        0,
+        Size(0, 1 << 50),
+        "Rollouts",
+        "host memory that loaded versions may take together; a load that would not fit is refused "
+        "before it starts; 0 for what the machine has available",
+    )
 
     host: str = _setting("127.0.0.1", Text(), "Listening", "address to listen on")
     http_port: int = _setting(8000, Port(), "Listening", "port of HTTP")

@@ -13,6 +13,7 @@
     ├── Conflict                  it exists already
     ├── Unavailable               may work later
     │   ├── ModelNotReady         the version exists in a state that does not serve
+    │   │   └── SwapInPlace       the old version has gone, the new one is not there yet
     │   ├── QueueFull             the version's queue is full
     │   ├── ShuttingDown          the server is draining
     │   └── StateUnavailable      a decision cannot be written down
@@ -74,6 +75,12 @@ class Unavailable(GatewayError):
 
 class ModelNotReady(Unavailable):
     """The version exists, in a state that does not serve; the message names the state."""
+
+
+class SwapInPlace(ModelNotReady):
+    """The version that served has made room for its successor, which is being loaded."""
+
+    retry_after_s = 1.0
 
 
 class QueueFull(Unavailable):

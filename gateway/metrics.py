@@ -78,22 +78,30 @@ class LaneStats(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class VersionSample:
-    """One model version at the moment of a scrape; ``stats`` is ``None`` where it has no lane."""
+    """One model version at the moment of a scrape.
+
+    ``stats`` is ``None`` where it has no lane; ``memory_bytes`` is 0 where it is not loaded.
+    """
 
     model: str
     version: str
     state: str
     queue_depth: int
     stats: LaneStats | None
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSample:
-    """The server as a whole at the moment of a scrape; ``rejected`` counts by reason."""
+    """The server as a whole at the moment of a scrape.
+
+    ``rejected`` counts by reason; ``memory_budget_bytes`` is 0 for no limit but the machine's.
+    """
 
     ready: bool
     inflight: int
     rejected: Mapping[str, int]
+    memory_budget_bytes: int = 0
 
 
 class GatewayMetrics:
@@ -155,6 +163,11 @@ class _ServerCollector(Collector):
         for reason, count in sorted(sample.rejected.items()):
             rejected.add_metric((reason,), count)
         yield rejected
+        yield GaugeMetricFamily(
+            "onnx_gateway_memory_budget_bytes",
+            "Host memory that loaded versions may take together; 0 for no limit but the machine's.",
+            sample.memory_budget_bytes,
+        )
 
 
 class _VersionCollector(Collector):
@@ -179,6 +192,7 @@ class _VersionCollector(Collector):
             if sample.stats is not None
         ]
         yield self._state(samples)
+        yield _memory(samples)
         yield from _requests(measured)
         yield from self._latencies(measured)
         yield _batch_sizes(measured)
@@ -223,6 +237,19 @@ def _cumulative(bounds: Sequence[str], counts: Iterable[int]) -> list[tuple[str,
         total += count
         buckets.append((bound, total))
     return buckets
+
+
+def _memory(samples: Iterable[VersionSample]) -> Metric:
+    family = GaugeMetricFamily(
+        "onnx_gateway_model_memory_bytes",
+        "Host memory that stands for a model version: what was measured at its load or what its "
+        "files hold, whichever is more.",
+        labels=("model", "version"),
+    )
+    for sample in samples:
+        if sample.memory_bytes:
+            family.add_metric((sample.model, sample.version), sample.memory_bytes)
+    return family
 
 
 def _requests(measured: _Measured) -> Iterator[Metric]:

@@ -94,6 +94,17 @@ def text(where: str, value: Any) -> str:
     return value
 
 
+def choice(*words: str) -> Check:
+    """One of a few words."""
+
+    def check(where: str, value: Any) -> str:
+        if value not in words:
+            raise wrong(where, " or ".join(f'"{word}"' for word in words), value)
+        return str(value)
+
+    return check
+
+
 def list_of(check: Check) -> Check:
     """A list whose items all pass ``check``."""
 

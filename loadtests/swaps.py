@@ -4,7 +4,8 @@ One model after the other is asked at a constant rate, over HTTP and gRPC at onc
 the server's core can do. Phases in which one promotion follows another, each of a version that has
 to be loaded for it, alternate with phases in which nothing changes. The exit code is 1 when an
 answer was wrong, or of a version that did not serve any more, or the p99 with swaps is more than
-``ALLOWED_RATIO`` times the p99 without.
+``ALLOWED_RATIO`` times the p99 without: the median over the pairs of phases, so that what else the
+machine does in one of them does not decide.
 """
 
 import argparse
@@ -151,13 +152,13 @@ class Swaps:
             print(f"  without swaps  {quiet}")
             print(f"  during swaps   {swapping}")
             print(
-                f"  p99 during / without: {ratio:.2f}"
-                f" (by round: {', '.join(f'{r:.2f}' for r in sorted(by_round))});"
+                f"  p99 during / without: {np.median(by_round):.2f}, the median of"
+                f" {', '.join(f'{r:.2f}' for r in sorted(by_round))}; {ratio:.2f} of all together;"
                 f" wrong answers: {len(seen.errors)}, stale ones: {stale}"
             )
             for error in seen.errors[:3]:
                 print(f"  wrong: {error!r}")
-            is_good &= ratio <= ALLOWED_RATIO and not seen.errors and not stale
+            is_good &= float(np.median(by_round)) <= ALLOWED_RATIO and not seen.errors and not stale
         return is_good
 
 

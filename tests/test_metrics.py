@@ -35,11 +35,13 @@ class Counters:
 @pytest.fixture
 def metrics() -> GatewayMetrics:
     versions = [
-        VersionSample("mlp", "1", "READY", 5, Counters()),
+        VersionSample("mlp", "1", "READY", 5, Counters(), memory_bytes=21_000_000),
         VersionSample("bad", "2", "FAILED", 0, None),
     ]
     return GatewayMetrics(
-        lambda: ServerSample(ready=True, inflight=7, rejected={"unknown_model": 3}),
+        lambda: ServerSample(
+            ready=True, inflight=7, rejected={"unknown_model": 3}, memory_budget_bytes=1 << 30
+        ),
         lambda: versions,
         lambda: [
             ModelSample(
@@ -71,6 +73,8 @@ def scrape(metrics: GatewayMetrics) -> dict[tuple[str, frozenset[tuple[str, str]
         ("onnx_gateway_build_info", {"version": "1.2.3"}, 1),
         ("onnx_gateway_ready", {}, 1),
         ("onnx_gateway_inflight_requests", {}, 7),
+        ("onnx_gateway_memory_budget_bytes", {}, 1 << 30),
+        ("onnx_gateway_model_memory_bytes", {"model": "mlp", "version": "1"}, 21_000_000),
         ("onnx_gateway_server_rejected_requests_total", {"reason": "unknown_model"}, 3),
         ("onnx_gateway_requests_total", {"result": "ok"}, 10),
         ("onnx_gateway_requests_total", {"result": "failed"}, 2),
@@ -105,7 +109,7 @@ def scrape(metrics: GatewayMetrics) -> dict[tuple[str, frozenset[tuple[str, str]
 def test_a_counter_is_exposed_under_its_name_in_its_unit(
     metrics: GatewayMetrics, name: str, labels: dict[str, str], value: float
 ) -> None:
-    of_server = {"build", "ready", "inflight", "server"}
+    of_server = {"build", "ready", "inflight", "server", "memory"}
     if not any(name.startswith(f"onnx_gateway_{word}") for word in of_server):
         labels = {"model": "mlp", "version": "1", **labels}
     assert scrape(metrics)[name, frozenset(labels.items())] == value

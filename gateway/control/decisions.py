@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from gateway.control.journal import Event
 from gateway.control.manager import Manager
-from gateway.control.routing import Routing
+from gateway.control.routing import Routing, Swap
 from gateway.control.state_store import StateStore
 from gateway.control.traffic import LATEST, ModelTraffic, as_table
 from gateway.errors import Conflict, GatewayError, ModelNotFound
@@ -221,8 +221,28 @@ class Change:
         self._reason = reason
         self._holds: list[tuple[tuple[str, str], AbstractContextManager[None]]] = []
         self._has_turn = False
+        self._swap: Swap | None = None
 
-    async def load(self, version: str, model: str = "") -> ModelVersion:
+    async def load_stable(self, version: str) -> None:
+        """``load`` what this change makes the stable version.
+
+        Where the model swaps in place, those that it replaces go first, and come back if the change
+        ends in an error. ``LATEST`` is loaded only there: elsewhere it is already.
+        """
+        routing = self._decisions.routing
+        in_place = self._model in routing.in_place
+        if version == LATEST:
+            version = routing.latest_chosen(self._model) if in_place else ""
+        if not version:
+            return
+        before = routing.swap(self._model)
+        try:
+            await self.load(version, stable=True)
+        finally:
+            swap = routing.swap(self._model)
+            self._swap = None if swap is before else swap
+
+    async def load(self, version: str, model: str = "", *, stable: bool = False) -> ModelVersion:
         """See to it that ``version`` serves, and goes on to until this change is over.
 
         Before ``take_turn``, because it may take minutes, and because a load ends with a turn of
@@ -233,7 +253,7 @@ class Change:
         hold.__enter__()
         self._holds.append(((of, version), hold))
         self._decisions.fault(f"{self._verb}: loading")
-        entry = await manager.ensure(of, version)
+        entry = await manager.ensure(of, version, stable=stable)
         self._decisions.fault(f"{self._verb}: loaded")
         return entry
 
@@ -292,8 +312,12 @@ class Change:
             self._decisions.turn(self._model).release()
         for _, hold in self._holds:
             hold.__exit__(None, None, None)
+        manager, routing = self._decisions.manager, self._decisions.routing
         for (model, _), _ in self._holds:
-            self._decisions.manager.release(model)
+            manager.release(model)
+        if self._swap is not None and routing.swap(self._model) is self._swap:
+            # What was loaded is not decided upon, and what it was to replace has gone.
+            self._decisions.begin(manager.restore(self._model))
 
 
 def _load_evidence(loaded: LoadedModel) -> dict[str, Any]:

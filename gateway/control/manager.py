@@ -4,12 +4,14 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeAlias
 
+from gateway.control.memory_budget import MemoryBudget, estimate
 from gateway.control.progress import LoadProgress
 from gateway.control.repository import (
     Fingerprint,
@@ -18,19 +20,24 @@ from gateway.control.repository import (
     scan_repositories,
     version_key,
 )
-from gateway.control.routing import Routing
+from gateway.control.routing import Routing, Swap
 from gateway.control.validation import check_budgets
 from gateway.errors import LoadError, ModelNotFound, ShuttingDown
 from gateway.serving.lane import Lane
 from gateway.serving.lifecycle import State
 from gateway.serving.loaded import LoadedModel
 from gateway.serving.loader import load_model
+from gateway.serving.memory import give_back_free_memory
 from gateway.serving.registry import ModelVersion, Registry
+from gateway.serving.settings import IN_PLACE, ModelSettings
 
 log = logging.getLogger(__name__)
 
 #: Seconds for which an unload waits for the model's last requests.
 UNLOAD_WAIT_S: Final = 1.0
+
+#: What a version was loaded from: its files and settings.
+Mark: TypeAlias = tuple[Fingerprint, ModelSettings]
 
 
 class Manager:
@@ -51,6 +58,7 @@ class Manager:
         inline_threshold_ns: int,
         load_threads: int = 1,
         strict_readiness: bool = True,
+        budget: MemoryBudget | None = None,
     ) -> None:
         """Manage what the ``repositories`` hold; nothing is read before ``start``.
 
@@ -59,12 +67,16 @@ class Manager:
             inline_threshold_ns: see ``Lane``.
             load_threads: models that are loaded at the same time.
             strict_readiness: ready only when every model that should be loaded serves.
+            budget: what refuses loads that do not fit into memory; by what the machine has where
+                ``None``.
         """
         self._repositories = tuple(repositories)
         self._registry = registry
         self._routing = routing
         self._inline_threshold_ns = inline_threshold_ns
         self._strict = strict_readiness
+        #: What the versions take.
+        self.budget: Final = budget or MemoryBudget()
         self._pool = ThreadPoolExecutor(load_threads, thread_name_prefix="loader")
         # Whoever waits for a thread waits here, so that what is told of a load counts from its own
         # beginning.
@@ -72,10 +84,10 @@ class Manager:
         self._loads: set[Future[LoadedModel]] = set()
         self._sources: dict[str, ModelSource] = {}
         self._wanted: set[str] = set()
-        self._fingerprints: dict[ModelVersion, tuple[Fingerprint, object]] = {}
+        self._fingerprints: dict[ModelVersion, Mark] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._progress = LoadProgress()
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._retiring: dict[asyncio.Task[None], ModelVersion] = {}
         self._held: Counter[tuple[str, str]] = Counter()
         self._started = False
         self._closing = False
@@ -173,10 +185,14 @@ class Manager:
         await self._locked(name, self._load)
         self._wanted.add(name)
 
-    async def ensure(self, name: str, version: str) -> ModelVersion:
+    async def ensure(self, name: str, version: str, *, stable: bool = False) -> ModelVersion:
         """The version, serving: loaded now where it is not.
 
         The caller is ``holding`` it, or names it in the traffic, before it awaits anything else.
+
+        Args:
+            stable: it is to be the stable version: where the model swaps in place, those that it
+                replaces go first. If nothing comes of it, the caller sees to ``restore``.
 
         Raises:
             ModelNotFound: no repository holds it.
@@ -196,7 +212,19 @@ class Manager:
                     f"unknown version '{version}' of model '{name}': its repository holds "
                     f"{list(source.found)}"
                 )
-            return await self._load_if_changed(source, version)
+            if not self._routing.policy(name):
+                # Never loaded as a whole: this version may be one that does not serve unasked.
+                self._routing.set_policy(name, frozenset(source.versions))
+            needed = self._routing.needed(name, stable=version) if stable else None
+            return await self._load_if_changed(source, version, needed)
+
+    async def restore(self, name: str) -> None:
+        """Load again what served before a swap in place, where nothing serves in its place."""
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            await self._scan()
+            if (swap := self._routing.swap(name)) is not None:
+                await self._make_room(name, self._replaced(name, self._routing.needed(name)))
+                log.warning("model '%s': %s", name, await self._bring_back(name, swap))
 
     @contextmanager
     def holding(self, name: str, version: str) -> Iterator[None]:
@@ -209,7 +237,7 @@ class Manager:
 
     def release(self, name: str) -> None:
         """Retire the versions that neither the policy chooses nor the traffic needs any more."""
-        needed = self._routing.policy(name) | self._routing.named(name)
+        needed = self._routing.needed(name)
         self._retire(
             entry
             for entry in self.versions(name)
@@ -236,6 +264,7 @@ class Manager:
 
         def take_out() -> None:
             self._wanted.discard(name)
+            self._routing.end_swap(name)
             ready = (entry for entry in self.versions(name) if entry.state is State.READY)
             leaving.extend(self._retire(ready))
 
@@ -278,12 +307,13 @@ class Manager:
             )
         routing = self._routing
         chosen = frozenset(source.versions)
+        needed = routing.needed(name, policy=chosen)
         # Until all of them serve, what was chosen before may still be the latest.
         routing.set_policy(name, routing.policy(name) | chosen)
         failures = []
-        for version in self._wanted_versions(source):
+        for version in self._wanted_versions(source, needed):
             try:
-                await self._load_if_changed(source, version)
+                await self._load_if_changed(source, version, needed)
             except LoadError as error:
                 failures.append(str(error))
         await self.settled(name)
@@ -303,19 +333,25 @@ class Manager:
             raise LoadError(reason)
         return source
 
-    def _wanted_versions(self, source: ModelSource) -> list[str]:
+    def _wanted_versions(self, source: ModelSource, needed: set[str]) -> list[str]:
         """The versions that the policy chooses or the traffic names, lowest first."""
-        named = self._routing.named(source.name)
-        for version in sorted(named - source.found.keys(), key=version_key):
+        for version in sorted(needed - source.found.keys(), key=version_key):
             log.warning(
                 "model '%s': its traffic names version '%s', which is not in its repository",
                 source.name,
                 version,
             )
-        return [v for v in source.found if v in source.versions or v in named]
+        return [v for v in source.found if v in needed]
 
-    async def _load_if_changed(self, source: ModelSource, version: str) -> ModelVersion:
-        """The version as it is in the repository now, serving; raises ``LoadError``."""
+    async def _load_if_changed(
+        self, source: ModelSource, version: str, needed: set[str] | None
+    ) -> ModelVersion:
+        """The version as it is in the repository now, serving; raises ``LoadError``.
+
+        Args:
+            needed: where the model swaps in place, what does not go before the version is loaded;
+                ``None`` for everything.
+        """
         path = source.found[version]
         mark = (await asyncio.to_thread(fingerprint, source, path), source.settings)
         old = self._registry.get(source.name, version)
@@ -323,18 +359,38 @@ class Manager:
             old = None
         if old is not None and self._fingerprints.get(old) == mark:
             return old
+        if needed is not None and source.name in self._routing.in_place:
+            leaving = self._replaced(source.name, needed - {version})
+            if leaving:
+                return await self._to_the_end(self._swap(source, version, mark, leaving))
+        return await self._load_anew(source, version, mark)
+
+    async def _load_anew(
+        self, source: ModelSource, version: str, mark: Mark, *, again: bool = False
+    ) -> ModelVersion:
+        """The version, loaded; what serves under its name is retired then.
+
+        Args:
+            again: it has served a moment ago, and is not asked whether it fits.
+
+        Raises:
+            LoadError: it cannot be served; everything else is as before.
+        """
+        old = self._registry.get(source.name, version)
+        if old is not None and old.state is not State.READY:
+            old = None
         entry = ModelVersion(source.name, version)
         if old is None:
             self._registry.add(entry)
             self._routing.publish()
         try:
-            loaded = await self._load_version(entry, path, source)
-            self._validate(entry, loaded)
+            loaded = await self._load_valid(entry, source, again)
         except BaseException as error:
             await self._failed(entry, error)
             raise
         if self._closing:
             entry.move(State.FAILED, "the server shut down while it was loading")
+            self.budget.release(entry)
             raise ShuttingDown(f"{entry.label}: {entry.reason}")
         self._serve(entry, loaded)
         self._fingerprints[entry] = mark
@@ -344,8 +400,112 @@ class Manager:
         await self.noted(entry, loaded)
         return entry
 
+    # -- swapping in place --------------------------------------------------------------------
+
+    def _replaced(self, name: str, needed: set[str]) -> list[ModelVersion]:
+        """What goes before a version of the model is loaded beside those that are ``needed``."""
+        return [
+            entry
+            for entry in self.versions(name)
+            if entry.state is State.READY
+            and entry.version not in needed
+            and not self._held[name, entry.version]
+        ]
+
+    async def _swap(
+        self, source: ModelSource, version: str, mark: Mark, leaving: list[ModelVersion]
+    ) -> ModelVersion:
+        """Unload ``leaving``, then load the version; if that fails, what served serves again.
+
+        Raises:
+            LoadError: the version cannot be served; the message says what serves.
+        """
+        name, routing = source.name, self._routing
+        path = source.found[version]
+        needed = await asyncio.to_thread(estimate, path, source.settings.instances)
+        # What cannot fit costs nobody the version that serves.
+        await self._refuse_unfit(ModelVersion(name, version), needed, leaving)
+        default = routing.default(name)
+        before = self._fingerprints.get(default) if default else None
+        if default is not None and default in leaving:
+            routing.begin_swap(default)
+        log.info("model '%s' is swapped in place: version '%s' comes next", name, version)
+        await self._make_room(name, leaving)
+        try:
+            return await self._load_anew(source, version, mark)
+        except LoadError as error:
+            swap = routing.swap(name)
+            if swap is None:
+                raise
+            failed = str(error)
+        replaced = swap.entry.version == version and before is not None and before[0] != mark[0]
+        raise LoadError(f"{failed}; {await self._bring_back(name, swap, replaced=replaced)}")
+
+    async def _make_room(self, name: str, leaving: list[ModelVersion]) -> None:
+        """Unload versions of the model; waits for their last requests."""
+        self._retire(leaving)
+        if going := [task for task, entry in self._retiring.items() if entry.name == name]:
+            await asyncio.wait(going)
+
+    async def _refuse_unfit(
+        self, entry: ModelVersion, needed: int, leaving: list[ModelVersion]
+    ) -> None:
+        try:
+            self.budget.check(entry, needed, leaving)
+        except LoadError as error:
+            known = self._registry.get(entry.name, entry.version)
+            if known is None or known.state is not State.READY:
+                self._registry.add(entry)
+            await self._failed(entry, error)
+            raise
+
+    async def _bring_back(self, name: str, swap: Swap, *, replaced: bool = False) -> str:
+        """Load what served before a swap in place; a sentence about how that went.
+
+        Args:
+            replaced: its files are not those that it was loaded from.
+        """
+        routing, version = self._routing, swap.entry.version
+        source = self._sources.get(name)
+        routing.set_policy(name, routing.policy(name) | {version})
+        if source is None or version not in source.found or replaced:
+            routing.end_swap(name)
+            return f"what served before cannot serve again: the file of version '{version}' is gone"
+        # With the settings that it served with.
+        source = replace(source, settings=swap.loaded.settings)
+        mark = (
+            await asyncio.to_thread(fingerprint, source, source.found[version]),
+            source.settings,
+        )
+        try:
+            await self._load_anew(source, version, mark, again=True)
+        except (LoadError, ShuttingDown) as error:
+            routing.end_swap(name)
+            return f"version '{version}', which served before, could not be loaded again: {error}"
+        return f"version '{version}', which served before, is loaded again"
+
+    async def _to_the_end(self, swap: Coroutine[Any, Any, ModelVersion]) -> ModelVersion:
+        """Await a swap, which is not given up half-way where its caller is cancelled.
+
+        But at the end of the server, when nothing is to come any more.
+        """
+        task = asyncio.get_running_loop().create_task(swap)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if self._closing:
+                task.cancel()
+            # The model's lock is kept until it is over; how it ended is in the log and the journal.
+            await asyncio.wait([task])
+            if not task.cancelled():
+                task.exception()
+            raise
+
     async def _failed(self, entry: ModelVersion, error: BaseException) -> None:
         """Tell everybody that ``entry`` is not to serve; raises a ``LoadError`` where it may."""
+        # A load that nobody waits for any more releases it when its thread is done.
+        if not isinstance(error, asyncio.CancelledError):
+            self.budget.release(entry)
         if isinstance(error, LoadError):
             entry.move(State.FAILED, str(error))
             log.error("failed to load: %s", error)
@@ -365,23 +525,37 @@ class Manager:
 
     def _validate(self, entry: ModelVersion, loaded: LoadedModel) -> None:
         """Hold a loaded version to its budgets. Raises ``LoadError``."""
-        default = self._routing.default(entry.name)
-        serving = default.lane if default else None
-        check_budgets(loaded, serving.loaded if serving else None)
+        default, swap = self._routing.default(entry.name), self._routing.swap(entry.name)
+        serving = default.lane.loaded if default and default.lane else None
+        if serving is None and swap is not None:
+            serving = swap.loaded
+        check_budgets(loaded, serving)
 
     def _count_load(self, name: str, outcome: str) -> None:
         counts = self.loads.setdefault(name, {})
         counts[outcome] = counts.get(outcome, 0) + 1
 
+    async def _load_valid(
+        self, entry: ModelVersion, source: ModelSource, again: bool
+    ) -> LoadedModel:
+        loaded = await self._load_version(entry, source, again)
+        if not again:
+            self._validate(entry, loaded)
+        return loaded
+
     async def _load_version(
-        self, entry: ModelVersion, path: Path, source: ModelSource
+        self, entry: ModelVersion, source: ModelSource, again: bool
     ) -> LoadedModel:
         loop = asyncio.get_running_loop()
+        path = source.found[entry.version]
+        needed = await asyncio.to_thread(estimate, path, source.settings.instances)
 
         def report(state: State, phase: str) -> None:
             loop.call_soon_threadsafe(self._progress.phase, entry, state, phase)
 
         async with self._free_threads:
+            # Here, and not before the wait, so that the machine's figures are of this moment.
+            (self.budget.hold if again else self.budget.reserve)(entry, needed)
             entry.move(State.LOADING)
             started = time.monotonic()
             load = self._pool.submit(
@@ -397,9 +571,24 @@ class Manager:
             self._loads.add(load)
             load.add_done_callback(self._loads.discard)
             with self._progress.track(entry):
-                loaded = await asyncio.wrap_future(load)
+                try:
+                    loaded = await asyncio.wrap_future(load)
+                except asyncio.CancelledError:
+                    self._release_after(load, entry)
+                    raise
+        self.budget.settle(entry, loaded.memory_bytes)
         _announce(entry, loaded, time.monotonic() - started)
         return loaded
+
+    def _release_after(self, load: Future[LoadedModel], entry: ModelVersion) -> None:
+        """Count the memory of a load that was given up until its thread, which goes on, is done."""
+        loop = asyncio.get_running_loop()
+
+        def release(_: Future[LoadedModel]) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self.budget.release, entry)
+
+        load.add_done_callback(release)
 
     def _serve(self, entry: ModelVersion, loaded: LoadedModel) -> None:
         """Give a loaded version its lane, then announce it, then move the route."""
@@ -423,8 +612,8 @@ class Manager:
         loop = asyncio.get_running_loop()
         tasks = [loop.create_task(self._see_out(entry)) for entry in retired]
         for task in tasks:
-            self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
+            task.add_done_callback(self._retiring.pop)
+        self._retiring.update(zip(tasks, retired, strict=True))
         return tasks
 
     async def _see_out(self, entry: ModelVersion) -> None:
@@ -433,12 +622,19 @@ class Manager:
         await entry.lane.drain()
         await entry.lane.close()
         entry.lane = None
+        await asyncio.to_thread(give_back_free_memory)
+        self.budget.release(entry)
         entry.move(State.UNLOADED)
         log.info("%s is unloaded", entry.label)
 
     async def _scan(self) -> None:
         """Read the repositories again, off the loop."""
         self._sources = await asyncio.to_thread(scan_repositories, self._repositories)
+        self._routing.in_place = frozenset(
+            name
+            for name, source in self._sources.items()
+            if source.settings.swap_policy == IN_PLACE
+        )
 
 
 async def _nobody_notes(entry: ModelVersion, loaded: LoadedModel | None) -> None:

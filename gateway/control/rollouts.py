@@ -92,13 +92,14 @@ class Rollouts:
         """
         async with self._change(model, "promote", version, by, reason) as change:
             version = change.version = self.meant(model, version)
-            await change.load(version)
+            await change.load_stable(version)
             await change.take_turn()
             evidence = await self._trials.evidence(model, version)
             traffic = self._routing.traffic(model)
             if traffic.stable == version and traffic.running_canary is None:
                 raise Conflict(f"version '{version}' of model '{model}' is stable already")
-            after = traffic.with_stable(version, self._serving(model), self._routing.keep_previous)
+            serving = self._routing.serving(model)
+            after = traffic.with_stable(version, serving, self._routing.keep_previous)
             canary = traffic.running_canary
             if canary is not None:
                 own = canary.plan.version == version
@@ -112,9 +113,11 @@ class Rollouts:
         """End a running canary; where none runs, go back to the version that was stable before."""
         async with self._change(model, "rollback", "", by, reason) as change:
             traffic = self._routing.traffic(model)
-            if traffic.running_canary is None and traffic.previous:
-                # It is loaded already, or on its way to be after a start of the server.
-                await change.load(traffic.previous[0])
+            goal = "" if traffic.running_canary else next(iter(traffic.previous), "")
+            if goal:
+                # Loaded already, unless the model swaps in place.
+                change.version = goal
+                await change.load_stable(goal)
             await change.take_turn()
             traffic = self._routing.traffic(model)
             canary = traffic.running_canary
@@ -132,7 +135,7 @@ class Rollouts:
                 )
             version = change.version = traffic.previous[0]
             change.check_serves(version)
-            serving = self._serving(model)
+            serving = self._routing.serving(model)
             await change.commit(
                 traffic.with_stable(version, serving, max(self._routing.keep_previous, 1))
             )
@@ -141,17 +144,23 @@ class Rollouts:
     async def follow_latest(self, model: str, *, by: str, reason: str = "") -> dict[str, Any]:
         """Have the highest version that serves answer from now on, whichever that is."""
         async with self._change(model, "follow_latest", LATEST, by, reason) as change:
+            self._check_may_follow(model)
+            await change.load_stable(LATEST)
             await change.take_turn()
+            self._check_may_follow(model)
             traffic = self._routing.traffic(model)
-            if traffic.stable == LATEST:
-                raise Conflict(f"model '{model}' follows the latest version already")
-            if traffic.running_canary is not None:
-                raise Conflict(
-                    f"model '{model}' has a canary, which is tried against version "
-                    f"'{traffic.stable}': end it first"
-                )
             await change.commit(self._following(model, traffic))
         return self.status(model)
+
+    def _check_may_follow(self, model: str) -> None:
+        traffic = self._routing.traffic(model)
+        if traffic.stable == LATEST:
+            raise Conflict(f"model '{model}' follows the latest version already")
+        if traffic.running_canary is not None:
+            raise Conflict(
+                f"model '{model}' has a canary, which is tried against version "
+                f"'{traffic.stable}': end it first"
+            )
 
     async def set_label(
         self, model: str, label: str, version: str, *, by: str, reason: str = ""
@@ -380,10 +389,13 @@ class Rollouts:
         changes = await self.diff(declaration)
         for model in sorted({change["model"] for change in changes}):
             async with self._change(model, "apply", "", by, reason) as change:
-                wanted = target(
-                    self._routing.traffic(model), declared[model], self._routing.keep_previous
-                )
-                for version in sorted(wanted.named_versions(model)):
+                before = self._routing.traffic(model)
+                wanted = target(before, declared[model], self._routing.keep_previous)
+                # Beside a canary, what serves stays instead of ``LATEST``: see ``_completed``.
+                stays = wanted.running_canary is not None and wanted.stable == LATEST
+                if wanted.stable != before.stable and not stays:
+                    await change.load_stable(wanted.stable)
+                for version in sorted(self._routing.used_by(model, wanted)):
                     await change.load(version)
                 if wanted.shadow is not None and wanted.shadow.model not in ("", model):
                     await change.load(wanted.shadow.version, wanted.shadow.model)
@@ -396,7 +408,7 @@ class Rollouts:
 
     def _completed(self, model: str, before: ModelTraffic, after: ModelTraffic) -> ModelTraffic:
         """``after`` over what serves, which is kept for a rollback where it is replaced."""
-        serving = self._serving(model)
+        serving = self._routing.serving(model)
         canary = after.running_canary
         if canary is not None and after.stable == LATEST and serving:
             after = replace(after, stable=serving)
@@ -432,6 +444,7 @@ class Rollouts:
                     "state": entry.state.value,
                     "reason": entry.reason,
                     "digest": entry.lane.loaded.digest if entry.lane else "",
+                    "memory_bytes": self._manager.budget.taken(entry),
                 }
                 for entry in self._manager.versions(model)
             ],
@@ -526,7 +539,7 @@ class Rollouts:
 
     def _following(self, model: str, traffic: ModelTraffic) -> ModelTraffic:
         """The traffic once the latest version is stable, whichever that is."""
-        serving, latest = self._serving(model), self._routing.latest(model)
+        serving, latest = self._routing.serving(model), self._routing.latest(model)
         if latest is not None:
             keep = self._routing.keep_previous
             traffic = traffic.with_stable(latest.version, serving, keep)

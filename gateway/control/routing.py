@@ -11,6 +11,7 @@ from gateway.dispatch.mirror import Mirror
 from gateway.dispatch.route import Recorder, RouteTable
 from gateway.dispatch.split import Split
 from gateway.serving.lifecycle import State
+from gateway.serving.loaded import LoadedModel
 from gateway.serving.registry import ModelVersion, Registry
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,17 @@ class Watchers:
     recorders: Mapping[ModelVersion, Recorder] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """What served before a swap in place, until a version serves again.
+
+    ``loaded`` is without its sessions: what was measured of it, to compare its successor with.
+    """
+
+    entry: ModelVersion
+    loaded: LoadedModel
+
+
 class Routing:
     """The decided traffic of every model, and the route tables that follow from it.
 
@@ -33,6 +45,9 @@ class Routing:
 
     Attributes:
         watchers: asked for anew with each table.
+        in_place: the models that swap in place: of what is decided about them only the stable
+            version and those in use beside it are loaded, none of ``previous``, and none that the
+            version policy chooses but somebody has decided otherwise.
     """
 
     def __init__(
@@ -46,11 +61,13 @@ class Routing:
         """
         self.keep_previous: Final = keep_previous
         self.watchers: Callable[[], Watchers] = Watchers
+        self.in_place: frozenset[str] = frozenset()
         self._registry = registry
         self._replace_table = publish
         self._traffic: dict[str, ModelTraffic] = {}
         self._policy: dict[str, frozenset[str]] = {}
         self._defaults: dict[str, ModelVersion] = {}
+        self._swaps: dict[str, Swap] = {}
 
     def traffic(self, model: str) -> ModelTraffic:
         """What is decided about ``model``; the defaults where nothing is."""
@@ -82,17 +99,66 @@ class Routing:
 
     def latest(self, model: str) -> ModelVersion | None:
         """The highest version that serves, of those that ``LATEST`` may mean."""
-        policy = self.policy(model)
+        policy = self._policy.get(model)
         ready = (
             entry
             for entry in self._registry.versions(model).values()
-            if entry.state is State.READY and entry.version in policy
+            if entry.state is State.READY and (policy is None or entry.version in policy)
         )
         return max(ready, key=lambda entry: version_key(entry.version), default=None)
 
-    def named(self, model: str) -> set[str]:
-        """The versions of ``model`` that the traffic of any model needs."""
-        named = self.traffic(model).named_versions(model)
+    def serving(self, model: str) -> str:
+        """The version that answers a request which names none, ``""`` for none.
+
+        During a swap in place it is the one that did.
+        """
+        if (default := self.default(model)) is not None:
+            return default.version
+        return swap.entry.version if (swap := self.swap(model)) is not None else ""
+
+    def latest_chosen(self, model: str) -> str:
+        """The highest version that the version policy chooses, loaded or not; ``""`` for none."""
+        return max(self.policy(model), key=version_key, default="")
+
+    def swap(self, model: str) -> Swap | None:
+        """The swap in place that goes on, if one does."""
+        return self._swaps.get(model)
+
+    def begin_swap(self, entry: ModelVersion) -> None:
+        """``entry``, which serves, is about to be unloaded to make room for its successor."""
+        assert entry.lane is not None
+        self._swaps[entry.name] = Swap(entry, replace(entry.lane.loaded, sessions=()))
+
+    def end_swap(self, model: str) -> None:
+        """Nothing is to come in the place of what has gone; otherwise a swap ends by itself."""
+        if self._swaps.pop(model, None) is not None:
+            self.publish()
+
+    def needed(
+        self, model: str, *, stable: str = "", policy: frozenset[str] | None = None
+    ) -> set[str]:
+        """The versions of ``model`` that are to be loaded.
+
+        Args:
+            stable: as if this was decided to be the stable version.
+            policy: as if the version policy chose these.
+        """
+        stable = stable or self.traffic(model).stable
+        named = self.named(model, stable)
+        if model in self.in_place and stable != LATEST:
+            return named
+        return named | (self.policy(model) if policy is None else policy)
+
+    def used_by(self, model: str, traffic: ModelTraffic) -> set[str]:
+        """The versions of ``model`` that must be loaded for ``traffic``, which is its own."""
+        if model in self.in_place:
+            traffic = replace(traffic, previous=())
+        return traffic.named_versions(model)
+
+    def named(self, model: str, stable: str = "") -> set[str]:
+        """The versions of ``model`` that the traffic of any model needs; see ``needed``."""
+        traffic = self.traffic(model)
+        named = self.used_by(model, replace(traffic, stable=stable or traffic.stable))
         for other in self._traffic.values():
             if other.shadow is not None and other.shadow.model == model:
                 named.add(other.shadow.version)
@@ -102,10 +168,12 @@ class Routing:
         """Versions by the labels that stand for them, those that follow by themselves included."""
         traffic = self.traffic(model)
         labels = dict(traffic.labels)
-        if (default := self.default(model)) is not None:
-            labels["stable"] = default.version
+        if serving := self.serving(model):
+            labels["stable"] = serving
         if (latest := self.latest(model)) is not None:
             labels[LATEST] = latest.version
+        elif (swap := self.swap(model)) is not None:
+            labels[LATEST] = swap.entry.version
         if traffic.previous:
             labels["previous"] = traffic.previous[0]
         if (canary := traffic.running_canary) is not None:
@@ -127,6 +195,7 @@ class Routing:
                 splits=splits,
                 mirrors=watchers.mirrors,
                 recorders=watchers.recorders,
+                swaps={name: swap.entry for name, swap in self._swaps.items()},
             )
         )
 
@@ -138,8 +207,10 @@ class Routing:
                 continue
             defaults[name] = chosen
             before = self._defaults.get(name)
+            if (swap := self._swaps.pop(name, None)) is not None:
+                before = swap.entry
             if self.traffic(name).stable == LATEST and before is not None:
-                self._follow(name, before, chosen)
+                self._follow(name, before, chosen, swap is not None)
         self._defaults = defaults
 
     def _default_of(self, model: str) -> ModelVersion | None:
@@ -147,7 +218,7 @@ class Routing:
         if stable == LATEST:
             if (latest := self.latest(model)) is not None:
                 return latest
-            meant = self.policy(model)
+            meant = self._policy.get(model, frozenset())
         else:
             meant = frozenset((stable,))
             entry = self._registry.get(model, stable)
@@ -163,13 +234,16 @@ class Routing:
                 return stand_in
         return None
 
-    def _follow(self, model: str, before: ModelVersion, chosen: ModelVersion) -> None:
-        """The latest version has changed: the one that was stays loaded, as after a promotion."""
+    def _follow(
+        self, model: str, before: ModelVersion, chosen: ModelVersion, swapped: bool
+    ) -> None:
+        """The latest version has changed: the one that was is the previous one, as if promoted."""
         if before.version == chosen.version:
             return
         traffic = self.traffic(model)
         # One that has left by itself is no version to go back to; the one that serves neither.
-        left = (before.version,) if before.state is State.READY else ()
+        stays = before.state is State.READY or swapped
+        left = (before.version,) if stays else ()
         kept = [version for version in traffic.previous if version not in (*left, chosen.version)]
         previous = (*left, *kept)[: self.keep_previous]
         if previous != traffic.previous:

@@ -77,6 +77,7 @@ class Shadowing:
             self._pace,
             self._keep,
             primary=primary.lane,
+            # One batch of copies disturbs a short primary less than each of them alone.
             hold=self._lane.max_rows if primary.lane.inline else 1,
         )
         self._comparison = evidence.PairComparison(

@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from gateway.dispatch.mirror import Mirror
 from gateway.dispatch.split import Split
-from gateway.errors import ModelNotFound, ModelNotReady, NoAvailableVersion
+from gateway.errors import ModelNotFound, ModelNotReady, NoAvailableVersion, SwapInPlace
 from gateway.serving.lifecycle import State
 from gateway.serving.registry import ModelVersion
 from gateway.types import InferRequest, InferResponse
@@ -24,9 +24,10 @@ class RouteTable:
         splits: by model name, the candidate that shares those requests with the default.
         mirrors: what gets copies of the requests that a version is given.
         recorders: who is shown the requests that a version answers.
+        swaps: by model name, the version that has made room for one that does not serve yet.
     """
 
-    __slots__ = ("_defaults", "_known", "_labels", "mirrors", "recorders", "splits")
+    __slots__ = ("_defaults", "_known", "_labels", "_swaps", "mirrors", "recorders", "splits")
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class RouteTable:
         splits: Mapping[str, Split] | None = None,
         mirrors: Mapping[ModelVersion, Mirror] | None = None,
         recorders: Mapping[ModelVersion, Recorder] | None = None,
+        swaps: Mapping[str, ModelVersion] | None = None,
     ) -> None:
         known: dict[str, dict[str, ModelVersion]] = {}
         for version in versions:
@@ -47,6 +49,7 @@ class RouteTable:
         self.splits = dict(splits or {})
         self.mirrors = dict(mirrors or {})
         self.recorders = dict(recorders or {})
+        self._swaps = dict(swaps or {})
 
     def choose(self, request: InferRequest) -> ModelVersion:
         """The version that answers ``request``; raises as ``resolve`` does."""
@@ -67,6 +70,7 @@ class RouteTable:
             ModelNotFound: nobody knows the model, or that version of it.
             NoAvailableVersion: the model is known, but nothing of it is loaded.
             ModelNotReady: the version is known and does not serve.
+            SwapInPlace: it makes room for another one, which is not there yet.
         """
         if version:
             target = self._known.get(name, {}).get(version)
@@ -91,6 +95,13 @@ class RouteTable:
                 + f": it is not among the {len(self._known)} models of this server"
             )
         labels = self._labels.get(name, {})
+        gone, meant = self._swaps.get(name), labels.get(version)
+        if gone and (not version or (meant is not None and meant.version == gone.version)):
+            states = ", ".join(_state_of(v) for v in known.values() if not v.state.final)
+            return SwapInPlace(
+                f"model '{name}' is being swapped in place: version '{gone.version}' makes room "
+                f"for another one{f' ({states})' if states else ''}; try again"
+            )
         if version and version not in known and version not in labels:
             labelled = f" and the labels {sorted(labels)}" if labels else ""
             return ModelNotFound(

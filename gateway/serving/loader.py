@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -71,8 +72,19 @@ def load_model(
         with ExitStack() as stack:
             background = stack.enter_context(Background()) if stand_back else None
             return _load(name, version, path, settings, tell, background)
-    except LoadError as error:
+    except Exception as error:
+        _let_go(error)
+        if not isinstance(error, LoadError):
+            raise
         raise LoadError(f"model {name!r} version {version!r}: {error}") from error
+
+
+def _let_go(error: BaseException) -> None:
+    """Clear the frames that failed: they hold the sessions, and the error outlives the load."""
+    cause: BaseException | None = error
+    while cause is not None:
+        traceback.clear_frames(cause.__traceback__)
+        cause = cause.__cause__ or cause.__context__
 
 
 def _load(

@@ -6,6 +6,8 @@ from typing import Any, Final
 
 from gateway.errors import ConfigError
 from gateway.serving.settings import (
+    AVAILABILITY,
+    IN_PLACE,
     ModelSettings,
     TensorSettings,
     ValidationSettings,
@@ -16,6 +18,7 @@ from gateway.setting_types import Size
 from gateway.tables import (
     Check,
     boolean,
+    choice,
     integer,
     list_of,
     number,
@@ -148,6 +151,7 @@ _FIELDS: Final[dict[str, Check]] = {
     "warmup": text,
     "validation": _validation,
     "version_policy": _version_policy,
+    "swap_policy": choice(AVAILABILITY, IN_PLACE),
     "model_filename": text,
     "inputs": table_of(_tensor),
     "outputs": table_of(_tensor),

@@ -6,6 +6,11 @@ default, so a model needs neither file.
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
+
+#: Values of ``ModelSettings.swap_policy``.
+AVAILABILITY: Final = "availability"
+IN_PLACE: Final = "in_place"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,8 @@ class ModelSettings:
             a version's model goes before it, file by file. ``None`` for a model without a
             directory.
         validation: what a new version must pass.
+        swap_policy: whether a version is loaded beside the one that it replaces
+            (``AVAILABILITY``), or after that one is unloaded (``IN_PLACE``).
         model_filename: the model file's name inside a version's directory.
         inputs, outputs: corrections by tensor name.
         source: the file that the settings came from, ``None`` for the defaults.
@@ -119,6 +126,7 @@ class ModelSettings:
     golden: Path | None = None
     validation: ValidationSettings = ValidationSettings()
     version_policy: VersionPolicy = VersionPolicy()
+    swap_policy: str = AVAILABILITY
     model_filename: str = "model.onnx"
     inputs: dict[str, TensorSettings] = field(default_factory=dict)
     outputs: dict[str, TensorSettings] = field(default_factory=dict)

@@ -217,6 +217,7 @@ class Reference:
         if version not in self.up:
             if version not in self.files:
                 return self.refused(ModelNotFound)
+            self.policy = self.policy or {max(self.files)}
             if not self.files[version]:
                 return self.refused(LoadError)
             self.up.add(version)

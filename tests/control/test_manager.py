@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import os
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from gateway.errors import (
     ShuttingDown,
 )
 from gateway.serving.lifecycle import State
+from gateway.serving.onnx.session import OnnxSession
 from gateway.serving.registry import ModelVersion
 from tests.control.plane import ROW, ControlPlane, on_plane, until
 from tests.repository import ModelDirectory, constant, echo, model, rows, slow, value
@@ -321,6 +323,29 @@ def test_an_unloaded_model_refuses_and_can_be_loaded_again(models: ModelDirector
         assert plane.manager.ready, "nobody wants the model any more"
         await plane.manager.load("rows")
         assert (await plane.infer("rows", x=ROW)).version == "1"
+
+    on_plane(test, models.path)
+
+
+@pytest.mark.parametrize("inline", ["true", "false"])
+def test_the_sessions_of_an_unloaded_model_go_at_once(models: ModelDirectory, inline: str) -> None:
+    models.add("rows", rows, f"inline = {inline}\n")
+
+    def sessions() -> int:
+        return sum(isinstance(thing, OnnxSession) for thing in gc.get_objects())
+
+    async def test(plane: ControlPlane) -> None:
+        await plane.manager.start()
+        await plane.infer("rows", x=ROW)
+        gc.collect()
+        loaded = sessions()
+        gc.disable()
+        try:
+            await plane.manager.unload("rows")
+            await until(lambda: plane.state("rows", "1") == "UNAVAILABLE")
+            assert sessions() == loaded - 1, "without a collection"
+        finally:
+            gc.enable()
 
     on_plane(test, models.path)
 

@@ -309,16 +309,9 @@ class TrafficMachine(RuleBasedStateMachine):
         expected = self.expected
         (sample,) = self.verbs.samples()
         assert (sample.shadow is not None) == expected.shadowed
-        if expected.canary is not None:
+        if expected.running:
             verdict = self.verbs.canary_verdict("m")
-            at_work = (
-                bool(expected.running)
-                and {
-                    expected.serving,
-                    expected.running["version"],
-                }
-                <= expected.up
-            )
+            at_work = {expected.serving, expected.running["version"]} <= expected.up
             assert (verdict["evidence"] is not None) == at_work
 
     @invariant()

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.dispatch.route import RouteTable
 from gateway.dispatch.split import Split
-from gateway.errors import ModelNotFound, ModelNotReady, NoAvailableVersion
+from gateway.errors import ModelNotFound, ModelNotReady, NoAvailableVersion, SwapInPlace
 from gateway.serving.lifecycle import State
 from gateway.serving.registry import ModelVersion
 from gateway.types import InferRequest
@@ -58,6 +58,25 @@ def test_a_model_of_which_nothing_is_loaded_has_no_available_versions(states, me
     table = RouteTable([version("1", *states, reason="no such operator")], {})
     with pytest.raises(NoAvailableVersion, match=message):
         table.resolve("digits", "")
+
+
+def test_a_model_that_is_swapped_in_place_says_so_and_when_to_come_back():
+    gone = version("1", *READY, State.DRAINING, State.UNLOADED)
+    coming = version("2", State.LOADING, reason="reading the graph")
+    table = RouteTable(
+        [gone, coming], {}, labels={"digits": {"stable": gone}}, swaps={"digits": gone}
+    )
+    for asked in ("", "stable"):
+        with pytest.raises(
+            SwapInPlace,
+            match=r"'1' makes room for another one \(version '2' is LOADING \(reading the graph",
+        ) as told:
+            table.resolve("digits", asked)
+        assert told.value.retry_after_s == 1.0
+    with pytest.raises(ModelNotReady, match="version '1' is UNLOADED"):
+        table.resolve("digits", "1")
+    with pytest.raises(ModelNotFound, match="unknown version '3'"):
+        table.resolve("digits", "3")
 
 
 def test_a_version_asked_for_by_name_tells_its_own_state():

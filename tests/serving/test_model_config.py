@@ -56,6 +56,7 @@ def test_every_field_can_be_set_in_toml(folder: Path) -> None:
         probe = false
         warmup = "rows.npz"
         version_policy = { specific = ["1", 2] }
+        swap_policy = "in_place"
         model_filename = "net.onnx"
         [validation]
         golden = true
@@ -93,6 +94,7 @@ def test_every_field_can_be_set_in_toml(folder: Path) -> None:
         probe=False,
         warmup=folder / "rows.npz",
         version_policy=VersionPolicy(latest=None, specific=("1", "2")),
+        swap_policy="in_place",
         model_filename="net.onnx",
         validation=ValidationSettings(
             golden=True,
@@ -145,6 +147,7 @@ def test_version_policies(folder: Path, text: str, policy: VersionPolicy) -> Non
         ("[provider_options.X]\na = []", "must be text, a number or a boolean, not []"),
         ("version_policy = 'some'", 'must be "all", { latest = N }'),
         ("version_policy = { specific = [] }", "must be a list of at least one version"),
+        ("swap_policy = 'fast'", 'must be "availability" or "in_place", not \'fast\''),
         ("validation = true", "validation must be a table, not True"),
         ("[validation]\nmax_memory_bytes = 'lots'", "validation.max_memory_bytes: expected a size"),
         ("[validation]\nmax_latency = 2", "did you mean 'max_latency_ratio'?"),

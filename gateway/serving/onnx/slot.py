@@ -7,7 +7,6 @@ its message is not even gathered: its binding is told where it lies.
 """
 
 import ctypes
-from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -41,7 +40,7 @@ class Slot:
         self._session = session
         self._signature = signature
         self._bindings: dict[tuple[Group, int], _Binding] = {}
-        self._execute: Callable[[Batch], list[Array]] = self._run_plain if strings else self._run
+        self._has_strings = strings
 
     def run(self, batch: Batch) -> list[Array]:
         """Run a gathered batch; the outputs in the signature's order, all rows of the batch.
@@ -53,7 +52,7 @@ class Slot:
         if not batch.gathered:
             raise InferenceFailed(f"no memory to gather a batch of {batch.rows} rows")
         try:
-            return self._execute(batch)
+            return self._run_plain(batch) if self._has_strings else self._run(batch)
         except GatewayError:
             raise
         except Exception as error:
