@@ -68,6 +68,8 @@ cdef int classify(Field field) except -1:
         meaning = MALFORMED
     elif name == b"te" and value.lower() != b"trailers":
         meaning = MALFORMED
+    elif meaning == METHOD and not value:
+        meaning = MALFORMED
     elif meaning == CONTENT_LENGTH and not (value.isdigit() and len(value) < 19):
         meaning = MALFORMED
     field.note = meaning
