@@ -33,8 +33,8 @@ FLUSH_S: Final = 0.2
 #: Seconds after which pairs are compared, and how many pairs, or bytes of one row each, are not
 #: left waiting even that long. A lot of a few pairs takes as long as one of hundreds, and the
 #: primary may wait for the interpreter meanwhile.
-COMPARE_S: Final = 1.0
-COMPARE_AT: Final = 512
+COMPARE_S: Final = 2.0
+COMPARE_AT: Final = 2048
 COMPARE_BYTES: Final = 32 << 20
 #: Lots that may wait for the comparison while copies are still made.
 WAITING_LOTS: Final = 4
@@ -77,8 +77,9 @@ class Shadowing:
             self._pace,
             self._keep,
             primary=primary.lane,
-            # One batch of copies disturbs a short primary less than each of them alone.
-            hold=self._lane.max_rows if primary.lane.inline else 1,
+            # A thread that wakes for each of them disturbs a short primary more than one batch of
+            # copies; on the loop they come between two requests.
+            hold=1 if short or not primary.lane.inline else self._lane.max_rows,
         )
         self._comparison = evidence.PairComparison(
             [spec.name for spec in loaded.signature.outputs],
