@@ -6,8 +6,8 @@ to be loaded for it, alternate with phases in which nothing changes. The exit co
 answer was wrong, or of a version that did not serve any more, or the p99 with swaps is more than
 ``ALLOWED_RATIO`` times the p99 without: the median over the pairs of phases, so that what else the
 machine does in one of them does not decide. Between two swaps there is a pause, as there is where
-somebody looks at what he has promoted; with ``--pause 0`` a model of a few kilobytes is loaded forty
-times a second, and one request in a hundred meets the interpreter taken.
+somebody looks at what he has promoted; with ``--pause 0`` a model of a few kilobytes is loaded
+forty times a second, and one request in a hundred meets the interpreter taken.
 """
 
 import argparse
