@@ -190,7 +190,7 @@ def test_a_stream_is_counted_by_the_profile():
         counts.add(window)
         part = FeatureCounts(profile)
         part.add(window)
-        merged.merge(part)
+        merged.merge(FeatureCounts.from_bytes(profile, part.to_bytes()))
     assert counts.rows == merged.rows == 400
     x = np.concatenate([window.inputs["x"] for window in windows])
     for (feature, seen), (_, other) in zip(counts.features(), merged.features(), strict=True):
@@ -207,6 +207,20 @@ def test_a_stream_is_counted_by_the_profile():
     counts.clear()
     assert counts.rows == 0
     assert all(not seen.counts.any() for _, seen in counts.features())
+
+
+def test_counts_of_another_profile_or_of_changed_bytes_are_refused():
+    profile, other = built(), built(seed=3, few=0)
+    counts = FeatureCounts(profile)
+    counts.add(people(100, 3))
+    data = counts.to_bytes()
+    with pytest.raises(ValueError, match=r"not a readable sketch|can be merged"):
+        FeatureCounts.from_bytes(other, data)
+    with pytest.raises(ValueError, match="not a readable sketch"):
+        FeatureCounts.from_bytes(profile, data[:-1])
+    counts.rows += 1
+    with pytest.raises(ValueError, match="other rows"):
+        FeatureCounts.from_bytes(profile, counts.to_bytes())
 
 
 def test_new_categories_are_counted_by_name():
