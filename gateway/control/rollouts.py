@@ -30,7 +30,7 @@ from gateway.control.traffic import (
     check_labels,
 )
 from gateway.control.trials import Trials
-from gateway.errors import Conflict, ModelNotFound, ModelNotReady
+from gateway.errors import Conflict, LoadError, ModelNotFound, ModelNotReady
 from gateway.rollout_metrics import CanarySample, ModelSample
 from gateway.serving.lifecycle import State
 from gateway.serving.registry import Registry
@@ -346,11 +346,24 @@ class Rollouts:
     # -- loading ------------------------------------------------------------------------------
 
     async def load(self, model: str, *, by: str, reason: str = "") -> None:
-        """Load the model as its repository holds it now; see ``Manager.load``."""
+        """Load the model as its repository holds it now; see ``Manager.load``.
+
+        Where a version cannot be served and others can, those serve, now and after a restart.
+        """
         async with self._decisions.change(model, "load", "", by, reason) as change:
-            await self._manager.load(model)
+            wanted = self._manager.wants(model)
+            failed = None
+            try:
+                await self._manager.load(model)
+            except LoadError as error:
+                if wanted or not self._manager.wants(model):
+                    raise
+                failed = error
             await change.take_turn()
-            await change.commit(replace(self._routing.traffic(model), loaded=True))
+            evidence = {"failed": str(failed)} if failed else None
+            await change.commit(replace(self._routing.traffic(model), loaded=True), evidence)
+            if failed is not None:
+                raise failed
 
     async def unload(self, model: str, *, by: str, reason: str = "") -> None:
         """Take the model out of service; see ``Manager.unload``. What is decided of it is kept."""
