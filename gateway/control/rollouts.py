@@ -92,11 +92,13 @@ class Rollouts:
         """
         async with self._change(model, "promote", version, by, reason) as change:
             version = change.version = self.meant(model, version)
+            stood_in = self._routing.stand_in(model)
             await change.load_stable(version)
             await change.take_turn()
             evidence = await self._trials.evidence(model, version)
             traffic = self._routing.traffic(model)
-            if traffic.stable == version and traffic.running_canary is None:
+            # One that could not be loaded, and now could, has just come back to what was decided.
+            if traffic.stable == version and traffic.running_canary is None and not stood_in:
                 raise Conflict(f"version '{version}' of model '{model}' is stable already")
             serving = self._routing.serving(model)
             after = traffic.with_stable(version, serving, self._routing.keep_previous)

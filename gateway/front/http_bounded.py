@@ -28,7 +28,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._quiet_since = self.loop.time()
         self._unsent = 0
 
-    def connection_made(self, transport: BaseTransport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: BaseTransport) -> None:
         """Take the connection, if it is not one too many."""
         super().connection_made(transport)  # type: ignore[arg-type]
         if len(self.connections) > MAX_CONNECTIONS:

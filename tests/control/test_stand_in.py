@@ -11,7 +11,7 @@ import pytest
 from gateway.control.repository import ModelSource
 from gateway.control.stand_in import stand_ins
 from gateway.control.traffic import ModelTraffic
-from gateway.errors import LoadError, NoAvailableVersion
+from gateway.errors import Conflict, LoadError, NoAvailableVersion
 from gateway.serving.settings import ModelSettings, VersionPolicy
 from tests.control.multiples import answer, scaled
 from tests.control.plane import ControlPlane, on_plane, until
@@ -239,6 +239,27 @@ def test_in_place_a_second_load_in_vain_leaves_what_stands_in(
         assert await answer(plane) == ("3", 3.0)
         await plane.rollouts.promote("m", "1", **BY)
         assert await answer(plane) == ("1", 1.0)
+
+    restarted(decide, lambda: broken(models, "2"), find, models, tmp_path)
+
+
+@pytest.mark.parametrize("settings", ["", IN_PLACE])
+def test_a_version_that_was_mended_may_be_promoted_to_what_it_is_decided_to_be(
+    models: ModelDirectory, tmp_path: Path, settings: str
+) -> None:
+    (models.path / "m" / "model.toml").write_text(settings)
+
+    async def decide(plane: ControlPlane) -> None:
+        await plane.rollouts.promote("m", "2", **BY)
+
+    async def find(plane: ControlPlane) -> None:
+        await plane.manager.start()
+        mend(models, "2")
+        status = await plane.rollouts.promote("m", "2", **BY)
+        assert await answer(plane) == ("2", 2.0)
+        assert status["traffic"]["previous"] == ["3"]
+        with pytest.raises(Conflict, match="stable already"):
+            await plane.rollouts.promote("m", "2", **BY)
 
     restarted(decide, lambda: broken(models, "2"), find, models, tmp_path)
 
