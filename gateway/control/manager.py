@@ -343,8 +343,7 @@ class Manager:
         """
         name, routing = source.name, self._routing
         stable = routing.traffic(name).stable
-        meant = routing.latest(name) if stable == LATEST else self._loading.serving(name, stable)
-        if meant is not None or routing.swap(name) is not None:
+        if routing.meant(name) is not None or routing.swap(name) is not None:
             return []
         for version in stand_ins(source, routing.traffic(name)):
             try:

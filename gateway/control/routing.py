@@ -108,6 +108,14 @@ class Routing:
         )
         return max(ready, key=lambda entry: version_key(entry.version), default=None)
 
+    def meant(self, model: str) -> ModelVersion | None:
+        """The version that is decided to answer requests which name none, if it is READY."""
+        stable = self.traffic(model).stable
+        if stable == LATEST:
+            return self.latest(model)
+        entry = self._registry.get(model, stable)
+        return entry if entry is not None and entry.state is State.READY else None
+
     def serving(self, model: str) -> str:
         """The version that answers a request which names none, ``""`` for none.
 
@@ -220,7 +228,7 @@ class Routing:
         for name in self._registry.names():
             chosen = self._default_of(name)
             # What stood in, and is being swapped in place, may come back.
-            stays = name in self._swaps if chosen is None else chosen.version == self.stand_in(name)
+            stays = name in self._swaps if chosen is None else chosen is not self.meant(name)
             if not stays:
                 self._stand_ins.pop(name, None)
             if chosen is None:
@@ -234,19 +242,13 @@ class Routing:
         self._defaults = defaults
 
     def _default_of(self, model: str) -> ModelVersion | None:
-        stable = self.traffic(model).stable
-        if stable == LATEST:
-            if (latest := self.latest(model)) is not None:
-                return latest
-            meant = self._policy.get(model, frozenset())
-        else:
-            meant = frozenset((stable,))
-            entry = self._registry.get(model, stable)
-            if entry is not None and entry.state is State.READY:
-                return entry
+        if (entry := self.meant(model)) is not None:
+            return entry
         stand_in = self._registry.get(model, self.stand_in(model))
         if stand_in is not None and stand_in.state is State.READY:
             return stand_in
+        stable = self.traffic(model).stable
+        meant = self.policy(model) if stable == LATEST else frozenset((stable,))
         entries = [self._registry.get(model, version) for version in meant]
         if not entries or any(e is None or e.state is not State.FAILED for e in entries):
             return None

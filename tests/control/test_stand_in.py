@@ -157,6 +157,20 @@ def test_a_version_that_stands_in_may_be_promoted_over(models: ModelDirectory) -
     on_plane(test, models.path)
 
 
+def test_a_version_that_stands_in_and_is_decided_upon_stands_in_no_more(
+    models: ModelDirectory,
+) -> None:
+    broken(models, "3")
+
+    async def test(plane: ControlPlane) -> None:
+        await plane.manager.start()
+        await plane.rollouts.promote("m", "2", **BY)
+        with pytest.raises(Conflict, match="stable already"):
+            await plane.rollouts.promote("m", "2", **BY)
+
+    on_plane(test, models.path)
+
+
 def test_where_no_other_version_loads_nothing_serves(models: ModelDirectory) -> None:
     broken(models, "1", "2", "3")
 
