@@ -1,0 +1,386 @@
+"""The predictions of one model that wait for their truth: the newest ones, in constant memory.
+
+They are kept in *chunks* of a few thousand requests of one version. What is in memory of a chunk
+that is full is ten bytes a request, by which ids are found; its ids and outputs are on the disk.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from gateway.monitor.labels import TOP_INDEX, TOP_VALUE, WIDEST, Float64s
+from gateway.serving.samples import from_datatype
+from gateway.serving.settings import LabelSettings
+from gateway.stream.block import Block
+from gateway.stream.columns import Column
+from gateway.types import BYTES, Array
+
+#: Requests and bytes at which a chunk is full, and rows of it as a part of all that are held.
+_MOST_REQUESTS: Final = 4096
+_MOST_BYTES: Final = 1 << 20
+_PART: Final = 8
+#: Chunks of a model whose ids and outputs are in memory, too.
+_MOST_READ: Final = 4
+
+Int32s = npt.NDArray[np.int32]
+
+
+class ChunkStore(Protocol):
+    """Where chunks lie."""
+
+    def save_chunk(self, number: int, model: str, version: str, body: bytes) -> None:
+        """Write a chunk, or write it again."""
+
+    def read_chunk(self, number: int) -> bytes:
+        """What was written."""
+
+    def drop_chunk(self, number: int) -> None:
+        """Forget a chunk, and the labels of its predictions."""
+
+
+@dataclass(slots=True)
+class ChunkData:
+    """What a chunk says.
+
+    Attributes:
+        ids: of each request.
+        request_row: where in its request its first row here is.
+        rows: how many rows it has here.
+        at: when it was answered, Unix seconds.
+        outputs: of all rows, by name; text as objects of ``str``.
+    """
+
+    ids: list[str]
+    request_row: Int32s
+    rows: Int32s
+    at: Float64s
+    outputs: dict[str, Array]
+
+    def pack(self) -> bytes:
+        """All of it as bytes."""
+        columns: list[Any] = []
+        raw: list[bytes] = []
+        for name, array in self.outputs.items():
+            if array.dtype.hasobject:
+                columns.append([name, list(array.shape), array.reshape(-1).tolist()])
+            else:
+                columns.append([name, list(array.shape), array.dtype.str])
+                raw.append(np.ascontiguousarray(array).tobytes())
+        head = orjson.dumps([self.ids, columns])
+        counts = (self.request_row, self.rows, self.at)
+        return b"".join(
+            (len(head).to_bytes(4, "little"), head, *(a.tobytes() for a in counts), *raw)
+        )
+
+    @classmethod
+    def unpack(cls, body: bytes) -> "ChunkData":
+        """What ``pack`` made bytes of."""
+        start = 4 + int.from_bytes(body[:4], "little")
+        ids, columns = orjson.loads(body[4:start])
+
+        def read(dtype: Any, count: int) -> Array:
+            nonlocal start
+            array = np.frombuffer(body, dtype, count, start)
+            start += array.nbytes
+            return array
+
+        count = len(ids)
+        made = cls(ids, read(np.int32, count), read(np.int32, count), read(np.float64, count), {})
+        for name, shape, form in columns:
+            if isinstance(form, list):
+                made.outputs[name] = np.array(form, object).reshape(shape)
+            else:
+                made.outputs[name] = read(np.dtype(form), int(np.prod(shape))).reshape(shape)
+        return made
+
+
+class Chunk:
+    """A chunk that is full: where the hash of an id is among ``hashes``, its request is."""
+
+    __slots__ = ("ended", "hashes", "number", "places", "rows", "version")
+
+    def __init__(self, number: int, version: str, data: ChunkData) -> None:
+        self.number: Final = number
+        self.version: Final = version
+        self.rows: Final = int(data.rows.sum())
+        self.ended: Final = float(data.at[-1])
+        hashes = _hashes(data.ids)
+        order = np.argsort(hashes, kind="stable")
+        self.hashes: Final = hashes[order]
+        self.places: Final = order.astype(np.uint16)
+
+    def requests(self, hash: int) -> Iterator[int]:
+        """The places of requests whose id may be the one with this hash, the newest first."""
+        begin = int(np.searchsorted(self.hashes, hash, "left"))
+        end = int(np.searchsorted(self.hashes, hash, "right"))
+        for index in range(end - 1, begin - 1, -1):
+            yield int(self.places[index])
+
+
+class OpenChunk:
+    """A chunk that grows."""
+
+    def __init__(self, number: int, version: str) -> None:
+        self.number: Final = number
+        self.version: Final = version
+        self.rows = 0
+        self.ids: Final[list[str]] = []
+        self.dirty = False
+        self._nbytes = 0
+        self._places: Final[dict[str, list[int]]] = {}
+        self._request_row: Final[list[int]] = []
+        self._rows: Final[list[int]] = []
+        self._at: Final[list[float]] = []
+        self._outputs: Final[list[dict[str, Array]]] = []
+        self._data: ChunkData | None = None
+
+    def append(self, block: Block, outputs: dict[str, Array]) -> None:
+        """Add the requests of ``block``, of whose outputs ``outputs`` are kept."""
+        for place, id in enumerate(block.request_ids(), len(self.ids)):
+            self.ids.append(id)
+            self._places.setdefault(id, []).append(place)
+        self._request_row.extend(block.first_rows or [0] * len(block.request_rows))
+        self._rows.extend(block.request_rows.tolist())
+        self._at.extend([block.at] * len(block.request_rows))
+        self._outputs.append(outputs)
+        self._nbytes += sum(_nbytes(array) for array in outputs.values())
+        self.rows += block.rows
+        self._data = None
+        self.dirty = True
+
+    def fits(self, outputs: dict[str, Array], most_rows: int) -> bool:
+        """Whether it has room, and outputs of this form may be added."""
+        if not self._outputs:
+            return True
+        if len(self.ids) >= _MOST_REQUESTS or self._nbytes >= _MOST_BYTES or self.rows >= most_rows:
+            return False
+        return _form(self._outputs[0]) == _form(outputs)
+
+    def data(self) -> ChunkData:
+        """What it says by now."""
+        if self._data is None:
+            names = self._outputs[0]
+            if len(self._outputs) > 1:
+                whole = {n: np.concatenate([part[n] for part in self._outputs]) for n in names}
+                self._outputs[:] = [whole]
+            self._data = ChunkData(
+                list(self.ids),
+                np.array(self._request_row, np.int32),
+                np.array(self._rows, np.int32),
+                np.array(self._at, np.float64),
+                self._outputs[0],
+            )
+        return self._data
+
+    def requests(self, id: str) -> Iterator[int]:
+        """The places of requests of that id, the newest first."""
+        return reversed(self._places.get(id, ()))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a prediction is held: a row of a chunk's data, and its row in the request."""
+
+    chunk: "Chunk | OpenChunk"
+    index: int
+    row: int
+
+
+class SeveralRows(Exception):
+    """The request has several rows, and none was named."""
+
+
+class HeldPredictions:
+    """The newest predictions of one model. For one thread.
+
+    Args:
+        store: where chunks lie.
+
+    Attributes:
+        rows: how many are held.
+        settings: how many may be, and for how long.
+    """
+
+    def __init__(self, model: str, settings: LabelSettings, store: ChunkStore) -> None:
+        self.rows = 0
+        self.settings = settings
+        self._model: Final = model
+        self._store: Final = store
+        self._chunks: Final[deque[Chunk]] = deque()
+        self._open: Final[dict[str, OpenChunk]] = {}
+        self._read: Final[dict[int, ChunkData]] = {}
+        self._gone: Final[deque[npt.NDArray[np.int64]]] = deque()
+        self._gone_count = 0
+
+    # -- what is held -------------------------------------------------------------------------
+
+    def restore(self, number: int, version: str, body: bytes) -> None:
+        """Hold a chunk that was written before; the oldest comes first."""
+        chunk = Chunk(number, version, ChunkData.unpack(body))
+        self._chunks.append(chunk)
+        self.rows += chunk.rows
+
+    def add(self, block: Block, next_number: int) -> int:
+        """Hold the predictions of ``block``; a new chunk gets ``next_number``. The next number."""
+        outputs = kept_outputs(block, self.settings)
+        if not outputs:
+            return next_number
+        chunk = self._open.get(block.version)
+        if chunk is not None and not chunk.fits(outputs, max(self.settings.hold_rows // _PART, 1)):
+            self._fill(chunk)
+            chunk = None
+        if chunk is None:
+            chunk = self._open[block.version] = OpenChunk(next_number, block.version)
+            next_number += 1
+        chunk.append(block, outputs)
+        self.rows += block.rows
+        while self.rows > self.settings.hold_rows and self._chunks:
+            self._evict()
+        return next_number
+
+    def save(self) -> None:
+        """Write what is not on the disk yet."""
+        for chunk in self._open.values():
+            if chunk.dirty:
+                self._save(chunk)
+
+    def expire(self, now: float) -> None:
+        """Let go of what was answered longer ago than ``hold_hours``."""
+        oldest = now - self.settings.hold_hours * 3600
+        for version, chunk in tuple(self._open.items()):
+            if chunk.data().at[-1] < oldest:
+                self._fill(chunk)
+                del self._open[version]
+        while self._chunks and self._chunks[0].ended < oldest:
+            self._evict()
+
+    def _save(self, chunk: OpenChunk) -> None:
+        self._store.save_chunk(chunk.number, self._model, chunk.version, chunk.data().pack())
+        chunk.dirty = False
+
+    def _fill(self, chunk: OpenChunk) -> None:
+        self._save(chunk)
+        self._chunks.append(Chunk(chunk.number, chunk.version, chunk.data()))
+
+    def _evict(self) -> None:
+        chunk = self._chunks.popleft()
+        self._store.drop_chunk(chunk.number)
+        self._read.pop(chunk.number, None)
+        self.rows -= chunk.rows
+        self._gone.append(chunk.hashes)
+        self._gone_count += len(chunk.hashes)
+        while self._gone_count > self.settings.hold_rows and len(self._gone) > 1:
+            self._gone_count -= len(self._gone.popleft())
+
+    # -- looking predictions up ---------------------------------------------------------------
+
+    def candidates(self, ids: Sequence[str]) -> list[list[Chunk]]:
+        """The full chunks that may have each of ``ids``, the newest first."""
+        wanted = _hashes(ids)
+        found: list[list[Chunk]] = [[] for _ in ids]
+        for chunk in reversed(self._chunks):
+            for place in np.flatnonzero(_contains(chunk.hashes, wanted)).tolist():
+                found[place].append(chunk)
+        return found
+
+    def find(self, id: str, row: int | None, candidates: Sequence[Chunk]) -> Place | None:
+        """Where that row is held, the newest of its id where there are several.
+
+        Raises:
+            SeveralRows: the request has several, and ``row`` is ``None``.
+        """
+        for chunk in reversed(self._open.values()):
+            for place in chunk.requests(id):
+                if (found := _row_of(chunk, chunk.data(), place, row)) is not None:
+                    return found
+        for full in candidates:
+            data = self.data(full)
+            for place in full.requests(hash(id)):
+                if data.ids[place] == id:
+                    found = _row_of(full, data, place, row)
+                    if found is not None:
+                        return found
+        return None
+
+    def was_held(self, id: str) -> bool:
+        """Whether a request of that id was held and has been let go of, as far as is remembered."""
+        wanted = np.array([hash(id)], np.int64)
+        return any(bool(_contains(hashes, wanted)[0]) for hashes in self._gone)
+
+    def data(self, chunk: Chunk | OpenChunk) -> ChunkData:
+        """What a chunk says."""
+        if isinstance(chunk, OpenChunk):
+            return chunk.data()
+        data = self._read.get(chunk.number)
+        if data is None:
+            data = ChunkData.unpack(self._store.read_chunk(chunk.number))
+            while len(self._read) >= _MOST_READ:
+                del self._read[next(iter(self._read))]
+            self._read[chunk.number] = data
+        return data
+
+
+def kept_outputs(block: Block, settings: LabelSettings) -> dict[str, Array]:
+    """What is kept of the outputs of ``block``, see ``Joined.outputs``."""
+    kept: dict[str, Array] = {}
+    for column in block.columns.outputs:
+        if not settings.outputs or column.name in settings.outputs:
+            kept.update(_kept(column, block.outputs[column.name], block.rows))
+    return kept
+
+
+def _kept(column: Column, array: Array, rows: int) -> dict[str, Array]:
+    width = array.size // rows
+    if column.datatype is BYTES:
+        if width > WIDEST:
+            return {}
+        texts = [e.decode("utf-8", "replace") if isinstance(e, bytes) else e for e in array.flat]
+        return {column.name: np.array(texts, object).reshape(array.shape)}
+    array = from_datatype(array, column.datatype)
+    if width <= WIDEST:
+        return {column.name: array}
+    flat = array.reshape(rows, -1)
+    top = flat.argmax(axis=1)
+    return {
+        column.name + TOP_INDEX: top.astype(np.int32),
+        column.name + TOP_VALUE: flat[np.arange(rows), top],
+    }
+
+
+def _row_of(chunk: Chunk | OpenChunk, data: ChunkData, place: int, row: int | None) -> Place | None:
+    """The place of a request's row among the rows of the chunk, ``None`` where it has it not."""
+    first, rows = int(data.request_row[place]), int(data.rows[place])
+    if row is None:
+        if rows > 1 or first > 0:
+            raise SeveralRows
+        row = 0
+    if not first <= row < first + rows:
+        return None
+    return Place(chunk, int(data.rows[:place].sum()) + row - first, row)
+
+
+def _contains(hashes: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """Which of ``wanted`` are among ``hashes``, which are sorted and not empty."""
+    places = np.minimum(np.searchsorted(hashes, wanted), len(hashes) - 1)
+    found: npt.NDArray[Any] = hashes[places] == wanted
+    return found
+
+
+def _hashes(ids: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Python's own, which are this process's alone; two ids may share one."""
+    return np.fromiter(map(hash, ids), np.int64, len(ids))
+
+
+def _form(outputs: dict[str, Array]) -> Any:
+    return [(name, array.dtype, array.shape[1:]) for name, array in outputs.items()]
+
+
+def _nbytes(array: Array) -> int:
+    if array.dtype.hasobject:
+        return sum(len(element) + 64 for element in array.flat)
+    return array.nbytes
