@@ -163,7 +163,7 @@ class AdminClient:
 
 def _events(response: HTTPResponse) -> Iterator[Event]:
     """The events in a body; comments are passed over."""
-    name, data = "", []
+    name, data = "", list[str]()
     for raw in response:
         line = raw.decode("utf-8", "replace").rstrip("\r\n")
         if not line:

@@ -14,7 +14,9 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from gateway.errors import MalformedRequest
 from gateway.front.admin_openapi import admin_document
@@ -133,9 +135,7 @@ class AdminFront:
 
     async def start(self) -> None:
         """Bind and serve on the running loop. Raises ``StartupError`` where the port is taken."""
-        await self._listener.listen(
-            self._app, lambda config, state: HttpToolsProtocol(config, state, {})
-        )
+        await self._listener.listen(self._app, _AdminConnection)
 
     def stop_accepting(self) -> None:
         """Take no new connections; those that are open go on."""
@@ -144,6 +144,16 @@ class AdminFront:
     async def close(self, grace_s: float) -> None:
         """Finish what is in flight within ``grace_s`` seconds, and end every connection."""
         await self._listener.close(grace_s)
+
+
+class _AdminConnection(HttpToolsProtocol):
+    """A connection that a response which is not taken may end: ``scope["state"]["abort"]``."""
+
+    def __init__(self, config: Config, state: ServerState) -> None:
+        super().__init__(config, state, {"abort": self._abort})
+
+    def _abort(self) -> None:
+        self.transport.abort()
 
 
 class AdminEndpoints:

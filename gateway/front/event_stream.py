@@ -57,12 +57,16 @@ class EventStream:
             leaving = asyncio.create_task(_gone(receive))
             try:
                 await asyncio.wait((writing, leaving), return_when=asyncio.FIRST_COMPLETED)
+                if writing.done() and isinstance(writing.exception(), TimeoutError):
+                    # The client takes nothing: what is written for it would stay for ever.
+                    scope["state"]["abort"]()
+                    await leaving
             finally:
                 leaving.cancel()
                 writing.cancel()
                 await asyncio.wait((writing, leaving))
-            if not writing.cancelled() and (error := writing.exception()) is not None:
-                raise error
+            if not leaving.done() or leaving.cancelled():
+                writing.result()
         finally:
             self._feed.close()
 

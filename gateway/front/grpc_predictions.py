@@ -138,7 +138,7 @@ def _message(
 def _raw(tensor: Tensor, array: Array) -> bytes:
     if tensor.datatype is not BYTES:
         return array.tobytes()
-    parts = []
+    parts: list[bytes] = []
     for element in array.flat:
         text = element if isinstance(element, bytes) else str(element).encode()
         parts += (len(text).to_bytes(4, "little"), text)

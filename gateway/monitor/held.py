@@ -1,7 +1,7 @@
 """The predictions of one model that wait for their truth: the newest ones, in constant memory.
 
 They are kept in *chunks* of a few thousand requests of one version. What is in memory of a chunk
-that is full is ten bytes a request, by which ids are found; its ids and outputs are on the disk.
+that is full is twelve bytes a request, by which ids are found; its ids and outputs are on the disk.
 """
 
 from collections import deque
@@ -24,6 +24,10 @@ from gateway.types import BYTES, Array
 _MOST_REQUESTS: Final = 4096
 _MOST_BYTES: Final = 1 << 20
 _PART: Final = 8
+#: Requests that are remembered to have been held, eight bytes each: a multiple of the rows that
+#: are held, and so many at least.
+_GONE_PART: Final = 4
+_LEAST_GONE: Final = 1 << 16
 #: Chunks of a model whose ids and outputs are in memory, too.
 _MOST_READ: Final = 4
 
@@ -112,7 +116,7 @@ class Chunk:
         hashes = _hashes(data.ids)
         order = np.argsort(hashes, kind="stable")
         self.hashes: Final = hashes[order]
-        self.places: Final = order.astype(np.uint16)
+        self.places: Final = order.astype(np.uint32)
 
     def requests(self, hash: int) -> Iterator[int]:
         """The places of requests whose id may be the one with this hash, the newest first."""
@@ -159,7 +163,8 @@ class OpenChunk:
             return True
         if len(self.ids) >= _MOST_REQUESTS or self._nbytes >= _MOST_BYTES or self.rows >= most_rows:
             return False
-        return _form(self._outputs[0]) == _form(outputs)
+        same: bool = _form(self._outputs[0]) == _form(outputs)
+        return same
 
     def data(self) -> ChunkData:
         """What it says by now."""
@@ -274,7 +279,8 @@ class HeldPredictions:
         self.rows -= chunk.rows
         self._gone.append(chunk.hashes)
         self._gone_count += len(chunk.hashes)
-        while self._gone_count > self.settings.hold_rows and len(self._gone) > 1:
+        most = max(_GONE_PART * self.settings.hold_rows, _LEAST_GONE)
+        while self._gone_count > most and len(self._gone) > 1:
             self._gone_count -= len(self._gone.popleft())
 
     # -- looking predictions up ---------------------------------------------------------------
