@@ -330,6 +330,7 @@ class Gateway:
             served={(model, version): rows for model, version, rows in self.stream.served()},
             accounts=list(self.stream.accounts()),
             buffered_bytes=self.stream.buffered_bytes(),
+            watching=len(self.live),
         )
 
 
