@@ -76,6 +76,7 @@ class GroundTruth:
         self._store: LabelStore
         self._held: Final[dict[str, HeldPredictions]] = {}
         self._waiting: Final[dict[str, Counter[str]]] = {}
+        self._waiting_count: Final[Counter[str]] = Counter()
         self._counts: Final[dict[str, Counter[str]]] = {}
         self._too_late: Final[Counter[tuple[str, str]]] = Counter()
         self._next_number = 0
@@ -191,13 +192,14 @@ class GroundTruth:
 
     def _restore(self) -> None:
         """Hold what the file holds, and nothing else."""
-        for table in (self._held, self._waiting, self._counts):
+        for table in (self._held, self._waiting, self._waiting_count, self._counts):
             table.clear()
         for number, model, version, body in self._store.chunks():
             self._held_of(model).restore(number, version, body)
             self._next_number = max(self._next_number, number + 1)
         for model, id, count in self._store.all_waiting():
             self._waiting.setdefault(model, Counter())[id] = count
+            self._waiting_count[model] += count
         for model, name, count in self._store.outcomes():
             self._counts.setdefault(model, Counter())[name] = count
         self._show()
@@ -276,7 +278,9 @@ class GroundTruth:
         ended: Counter[str] = Counter(received=len(labels))
         try:
             with self._store.transaction():
-                candidates = held.candidates([label.id for label in labels])
+                ids = [label.id for label in labels]
+                candidates = held.candidates(ids)
+                gone = held.were_held(ids)
                 # Chunk by chunk, so that each is read once; of one id in their order.
                 order = sorted(
                     range(len(labels)),
@@ -285,7 +289,7 @@ class GroundTruth:
                 now = self._wall_clock()
                 for n in order:
                     outcome, join = self._take_label(
-                        model, held, _as_waiting(labels[n], now), candidates[n]
+                        model, held, _as_waiting(labels[n], now), candidates[n], gone[n]
                     )
                     ended["waiting" if outcome is None else outcome.value] += 1
                     if join is not None:
@@ -303,7 +307,12 @@ class GroundTruth:
         return ended
 
     def _take_label(
-        self, model: str, held: HeldPredictions, label: Waiting, candidates: Sequence[Chunk]
+        self,
+        model: str,
+        held: HeldPredictions,
+        label: Waiting,
+        candidates: Sequence[Chunk],
+        gone: bool,
     ) -> tuple[Outcome | None, Join | None]:
         """What becomes of a label that was received; ``None`` where it waits."""
         outcome, join = self._settle(model, held, label, candidates)
@@ -317,12 +326,13 @@ class GroundTruth:
                         return Outcome.DUPLICATE, None
                     self._store.set_waiting(model, label)
                     return Outcome.CORRECTED, None
-        if held.was_held(label.id):
+        if gone:
             return Outcome.LATE, None
-        if sum(counter.total() for counter in self._waiting.values()) >= MOST_WAITING:
+        if self._waiting_count.total() >= MOST_WAITING:
             return Outcome.UNMATCHED, None
         self._store.set_waiting(model, label)
         waiting[label.id] += 1
+        self._waiting_count[model] += 1
         return None, None
 
     def _settle(
@@ -345,6 +355,7 @@ class GroundTruth:
 
     def _forget_waiting(self, model: str, label: Waiting) -> None:
         self._store.end_waiting(model, label.id, label.row)
+        self._waiting_count[model] -= 1
         waiting = self._waiting[model]
         waiting[label.id] -= 1
         if waiting[label.id] <= 0:
@@ -407,11 +418,11 @@ class GroundTruth:
             log.debug("nor read", exc_info=True)
 
     def _show(self) -> None:
-        models = {*self._held, *self._counts, *self._waiting}
+        models = {*self._held, *self._counts, *self._waiting_count}
         self._shown = {
             model: _shown(
                 self._counts.get(model, Counter()),
-                self._waiting.get(model, Counter()).total(),
+                self._waiting_count[model],
                 self._held[model].rows if model in self._held else 0,
                 {name: rows for (of, name), rows in self._too_late.items() if of == model},
             )

@@ -313,10 +313,13 @@ class HeldPredictions:
                         return found
         return None
 
-    def was_held(self, id: str) -> bool:
-        """Whether a request of that id was held and has been let go of, as far as is remembered."""
-        wanted = np.array([hash(id)], np.int64)
-        return any(bool(_contains(hashes, wanted)[0]) for hashes in self._gone)
+    def were_held(self, ids: Sequence[str]) -> list[bool]:
+        """Which of ``ids`` were held and have been let go of, as far as is remembered."""
+        wanted = _hashes(ids)
+        found = np.zeros(len(ids), bool)
+        for hashes in self._gone:
+            found |= _contains(hashes, wanted)
+        return found.tolist()
 
     def data(self, chunk: Chunk | OpenChunk) -> ChunkData:
         """What a chunk says."""

@@ -4,7 +4,6 @@ import http.client
 import json
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -145,7 +144,6 @@ def test_a_subscriber_that_reads_nothing_costs_its_own_buffer(gateway: GatewayPr
     before = metrics(gateway, "onnx_gateway_stream_predictions_total", **dropped)
     wide = np.zeros((1, 50_000), np.float32)
     with Events(gateway, model="wide") as events:
-        events.response.fp.raw._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sent = 0
         while metrics(gateway, "onnx_gateway_stream_predictions_total", **dropped) < before + 3:
             infer(gateway, f"w{sent}", wide, "wide")
