@@ -8,14 +8,13 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from gateway.clock import Clock, monotonic_ns
-from gateway.front.live_feed import PIECE_NS, Batch, Feed, Pace, Tensor, Watched
+from gateway.front.live_feed import PIECE_NS, STALL_S, Batch, Feed, Pace, Tensor, Watched
 from gateway.serving.samples import from_datatype
 from gateway.types import BYTES, Array
 
 #: Seconds of silence after which a comment is sent, so that nobody in between takes the connection
-#: for dead; and seconds after which a client that takes nothing is given up.
+#: for dead.
 KEEP_ALIVE_S: Final = 10.0
-STALL_S: Final = 30.0
 #: Elements of a tensor that are written in one step, and bytes of a piece.
 _ELEMENTS: Final = 8192
 _PIECE_BYTES: Final = 32 << 10

@@ -1,14 +1,15 @@
 """The RPC by which monitors attach: ``PredictionStream.Subscribe``, free of any server."""
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from gateway.errors import InvalidRequest, MalformedRequest
+from gateway.errors import InvalidRequest, MalformedRequest, RequestCancelled
 from gateway.front.grpc_calls import Call, Method, StreamMethod
-from gateway.front.live_feed import Batch, Feed, LiveStream, Pace, Tensor, Watched
+from gateway.front.live_feed import STALL_S, Batch, Feed, LiveStream, Pace, Tensor, Watched
 from gateway.protos import STREAM_SERVICE, stream_message
 from gateway.types import BYTES, Array
 
@@ -62,10 +63,19 @@ class PredictionCalls:
             for part in _parts(batch, requests):
                 async with self._pace:
                     message = _message(batch, part, feed.dropped())
-                await call.write(message)
+                await _write(call, message)
             feed.delivered()
             if batch is None and (dropped := feed.dropped()):
-                await call.write(_message(None, (), dropped))
+                await _write(call, _message(None, (), dropped))
+
+
+async def _write(call: Call, message: bytes) -> None:
+    """Raises ``RequestCancelled`` where the client takes nothing for too long."""
+    try:
+        async with asyncio.timeout(STALL_S):
+            await call.write(message)
+    except TimeoutError:
+        raise RequestCancelled(f"the client has taken nothing for {STALL_S:g} seconds") from None
 
 
 def _parse(data: bytes) -> Any:

@@ -10,6 +10,8 @@ from typing import Any, Final, Protocol, Self
 from gateway.clock import Clock, monotonic_ns
 from gateway.types import Array, DataType
 
+#: Seconds after which a subscriber that takes nothing is given up.
+STALL_S: Final = 30.0
 #: Nanoseconds of work between two turns of the loop, about, and the rest after it as a multiple:
 #: all subscribers together take at most a quarter of the loop.
 PIECE_NS: Final = 1_000_000
