@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from gateway.errors import Conflict, InvalidRequest, QueueFull, ShuttingDown, StateUnavailable
 from gateway.label_metrics import LabelSample
-from gateway.monitor.held import Chunk, HeldPredictions, SeveralRows
+from gateway.monitor.held import Candidate, HeldPredictions, SeveralRows
 from gateway.monitor.joins import Join, joined_batches
 from gateway.monitor.label_files import read_labels
 from gateway.monitor.label_store import NO_ROW, LabelStore, Waiting, encode_value
@@ -284,7 +284,7 @@ class GroundTruth:
                 # Chunk by chunk, so that each is read once; of one id in their order.
                 order = sorted(
                     range(len(labels)),
-                    key=lambda n: candidates[n][0].number if candidates[n] else -1,
+                    key=lambda n: candidates[n][0][0].number if candidates[n] else -1,
                 )
                 now = self._wall_clock()
                 for n in order:
@@ -311,7 +311,7 @@ class GroundTruth:
         model: str,
         held: HeldPredictions,
         label: Waiting,
-        candidates: Sequence[Chunk],
+        candidates: Sequence[Candidate],
         gone: bool,
     ) -> tuple[Outcome | None, Join | None]:
         """What becomes of a label that was received; ``None`` where it waits."""
@@ -336,7 +336,7 @@ class GroundTruth:
         return None, None
 
     def _settle(
-        self, model: str, held: HeldPredictions, label: Waiting, candidates: Sequence[Chunk]
+        self, model: str, held: HeldPredictions, label: Waiting, candidates: Sequence[Candidate]
     ) -> tuple[Outcome | None, Join | None]:
         """What becomes of a label whose prediction is held; ``None`` where it is not."""
         try:

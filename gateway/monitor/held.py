@@ -6,8 +6,8 @@ that is full is twelve bytes a request, by which ids are found; its ids and outp
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +57,7 @@ class ChunkData:
         rows: how many rows it has here.
         at: when it was answered, Unix seconds.
         outputs: of all rows, by name; text as objects of ``str``.
+        first: where the first row of each request is among all rows.
     """
 
     ids: list[str]
@@ -64,6 +65,10 @@ class ChunkData:
     rows: Int32s
     at: Float64s
     outputs: dict[str, Array]
+    first: npt.NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.first = np.cumsum(self.rows) - self.rows
 
     def pack(self) -> bytes:
         """All of it as bytes."""
@@ -118,12 +123,13 @@ class Chunk:
         self.hashes: Final = hashes[order]
         self.places: Final = order.astype(np.uint32)
 
-    def requests(self, hash: int) -> Iterator[int]:
-        """The places of requests whose id may be the one with this hash, the newest first."""
-        begin = int(np.searchsorted(self.hashes, hash, "left"))
-        end = int(np.searchsorted(self.hashes, hash, "right"))
-        for index in range(end - 1, begin - 1, -1):
-            yield int(self.places[index])
+    def requests(self, begin: int) -> list[int]:
+        """The places of requests with the hash that is first at ``begin``, the newest first."""
+        end = begin + 1
+        while end < len(self.hashes) and self.hashes[end] == self.hashes[begin]:
+            end += 1
+        found: list[int] = self.places[begin:end].tolist()
+        return found[::-1]
 
 
 class OpenChunk:
@@ -185,6 +191,10 @@ class OpenChunk:
     def requests(self, id: str) -> Iterator[int]:
         """The places of requests of that id, the newest first."""
         return reversed(self._places.get(id, ()))
+
+
+#: A full chunk that may have an id, and where the hash of the id is first in it.
+Candidate: TypeAlias = tuple[Chunk, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,16 +295,17 @@ class HeldPredictions:
 
     # -- looking predictions up ---------------------------------------------------------------
 
-    def candidates(self, ids: Sequence[str]) -> list[list[Chunk]]:
+    def candidates(self, ids: Sequence[str]) -> list[list[Candidate]]:
         """The full chunks that may have each of ``ids``, the newest first."""
         wanted = _hashes(ids)
-        found: list[list[Chunk]] = [[] for _ in ids]
+        found: list[list[Candidate]] = [[] for _ in ids]
         for chunk in reversed(self._chunks):
-            for place in np.flatnonzero(_contains(chunk.hashes, wanted)).tolist():
-                found[place].append(chunk)
+            indices = _indices(chunk.hashes, wanted)
+            for place in np.flatnonzero(chunk.hashes[indices] == wanted).tolist():
+                found[place].append((chunk, int(indices[place])))
         return found
 
-    def find(self, id: str, row: int | None, candidates: Sequence[Chunk]) -> Place | None:
+    def find(self, id: str, row: int | None, candidates: Sequence[Candidate]) -> Place | None:
         """Where that row is held, the newest of its id where there are several.
 
         Raises:
@@ -304,9 +315,9 @@ class HeldPredictions:
             for place in chunk.requests(id):
                 if (found := _row_of(chunk, chunk.data(), place, row)) is not None:
                     return found
-        for full in candidates:
+        for full, begin in candidates:
             data = self.data(full)
-            for place in full.requests(hash(id)):
+            for place in full.requests(begin):
                 if data.ids[place] == id:
                     found = _row_of(full, data, place, row)
                     if found is not None:
@@ -318,7 +329,7 @@ class HeldPredictions:
         wanted = _hashes(ids)
         found = np.zeros(len(ids), bool)
         for hashes in self._gone:
-            found |= _contains(hashes, wanted)
+            found |= hashes[_indices(hashes, wanted)] == wanted
         return found.tolist()
 
     def data(self, chunk: Chunk | OpenChunk) -> ChunkData:
@@ -370,14 +381,12 @@ def _row_of(chunk: Chunk | OpenChunk, data: ChunkData, place: int, row: int | No
         row = 0
     if not first <= row < first + rows:
         return None
-    return Place(chunk, int(data.rows[:place].sum()) + row - first, row)
+    return Place(chunk, int(data.first[place]) + row - first, row)
 
 
-def _contains(hashes: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-    """Which of ``wanted`` are among ``hashes``, which are sorted and not empty."""
-    places = np.minimum(np.searchsorted(hashes, wanted), len(hashes) - 1)
-    found: npt.NDArray[Any] = hashes[places] == wanted
-    return found
+def _indices(hashes: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """Where each of ``wanted`` is first in ``hashes``, if it is; those are sorted, one at least."""
+    return np.minimum(np.searchsorted(hashes, wanted), len(hashes) - 1)
 
 
 def _hashes(ids: Sequence[str]) -> npt.NDArray[np.int64]:

@@ -5,12 +5,13 @@ is gone with the process. Losing the last second of it costs labels, not decisio
 synced at each commit, as the state is.
 """
 
-import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
+
+import orjson
 
 from gateway.errors import ConfigError
 from gateway.monitor.labels import Value
@@ -212,10 +213,10 @@ class LabelStore:
 
 def encode_value(value: Value) -> str:
     """``value`` as text; the same value has the same text."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return orjson.dumps(value).decode()
 
 
 def decode_value(text: str) -> Value:
     """The value of that text."""
-    value = json.loads(text)
+    value = orjson.loads(text)
     return tuple(value) if isinstance(value, list) else value
