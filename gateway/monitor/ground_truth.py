@@ -123,8 +123,7 @@ class GroundTruth:
 
     def report(self, model: str) -> Table:
         """How many labels of ``model`` were received, how they ended, and what is held."""
-        self._look_up_settings(model)
-        settings = self._settings.get(model)
+        settings = self._settings_of(model)
         shown = self._shown.get(model) or _shown(Counter(), 0, 0, {})
         return {
             "model": model,

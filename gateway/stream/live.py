@@ -17,6 +17,8 @@ from gateway.types import Array, DataType
 
 #: Memory of what waits for one subscriber, in bytes, about.
 MAX_BYTES: Final = 4 << 20
+#: Blocks of which nothing is wanted that are looked at in one turn of the event loop.
+_BLOCKS_A_TURN: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +100,22 @@ class LiveFeed:
         """
         try:
             async with asyncio.timeout(timeout_s):
+                passed_over = 0
                 while True:
                     self.delivered()
-                    if (batch := self._take()) is not None:
-                        return batch
-                    if self._draining:
+                    self._taken.extend(self._subscription.take(1))
+                    if self._taken:
+                        if (batch := self._wanted(self._taken[0])) is not None:
+                            return batch
+                        passed_over += 1
+                        if passed_over % _BLOCKS_A_TURN == 0:
+                            await asyncio.sleep(0)
+                    elif self._draining:
                         self.ended = True
                         return None
-                    await self._wakeup.wait()
+                    else:
+                        self._wakeup.clear()
+                        await self._wakeup.wait()
         except TimeoutError:
             return None
 
@@ -141,18 +151,8 @@ class LiveFeed:
             self._unwanted_rows = 0
         self._taken.clear()
 
-    def _take(self) -> LiveBatch | None:
-        """One block as it is wanted; passes over those of which nothing is."""
-        while blocks := self._subscription.take(1):
-            (block,) = blocks
-            self._taken.append(block)
-            if (batch := self._wanted(block)) is not None:
-                return batch
-            self.delivered()
-        self._wakeup.clear()
-        return None
-
     def _wanted(self, block: Block) -> LiveBatch | None:
+        """What is wanted of ``block``, ``None`` for nothing."""
         counts = block.request_rows
         chosen: Array | None = None
         if self._sample < 1:

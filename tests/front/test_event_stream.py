@@ -246,10 +246,11 @@ def test_work_is_followed_by_three_times_as_much_rest() -> None:
 
         asyncio.sleep = noted  # type: ignore[assignment]
         try:
-            async with pace:
-                Loop.now_ns += 2_000_000
+            for took_ns in (2_000_000, 600_000, 600_000, 100_000):
+                async with pace:
+                    Loop.now_ns += took_ns
         finally:
             asyncio.sleep = sleep  # type: ignore[assignment]
 
     asyncio.run(run())
-    assert slept == [0.006]
+    assert slept == [0.006, 0, pytest.approx(0.0036), 0]
