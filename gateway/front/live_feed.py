@@ -13,9 +13,9 @@ from gateway.types import Array, DataType
 #: Seconds after which a subscriber that takes nothing is given up.
 STALL_S: Final = 30.0
 #: Nanoseconds of work between two turns of the loop, about, and the rest after it as a multiple:
-#: all subscribers together take at most a quarter of the loop.
+#: encoding for all subscribers together takes at most a tenth of the loop.
 PIECE_NS: Final = 1_000_000
-_REST: Final = 3
+_REST: Final = 9
 
 
 class Tensor(Protocol):

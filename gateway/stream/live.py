@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -36,8 +36,7 @@ class LiveTensor:
     array: Array
 
 
-@dataclass(frozen=True, slots=True)
-class LiveRequest:
+class LiveRequest(NamedTuple):
     """A request among the rows of a ``LiveBatch``.
 
     Attributes:

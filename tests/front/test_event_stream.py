@@ -230,7 +230,7 @@ def test_a_client_that_takes_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch
     assert (feed.closed, aborted) == (True, True)
 
 
-def test_work_is_followed_by_three_times_as_much_rest() -> None:
+def test_work_is_followed_by_nine_times_as_much_rest() -> None:
     class Loop:
         now_ns = 0
 
@@ -253,4 +253,4 @@ def test_work_is_followed_by_three_times_as_much_rest() -> None:
             asyncio.sleep = sleep  # type: ignore[assignment]
 
     asyncio.run(run())
-    assert slept == [0.006, 0, pytest.approx(0.0036), 0]
+    assert slept == [0.018, 0, pytest.approx(0.0108), 0]
