@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gateway.monitor.held import Chunk, ChunkData, OpenChunk
+from gateway.monitor.chunks import Chunk, ChunkData, OpenChunk
 from gateway.monitor.label_store import decode_value
 from gateway.monitor.labels import Joined, kind_of, truth_array
 from gateway.types import Array
