@@ -35,19 +35,23 @@ from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.route import RouteTable
 from gateway.errors import ConfigError, StartupError
 from gateway.front.admin import AdminFront
+from gateway.front.admin_live import WatchEndpoints
 from gateway.front.grpc_grpcio import GrpcioFront
 from gateway.front.grpc_native import NativeFront
 from gateway.front.grpc_options import GrpcOptions, TlsFiles
 from gateway.front.http_context import HttpLimits
 from gateway.front.http_server import HttpFront, MetricsFront
+from gateway.front.live_feed import LiveStream as Live
 from gateway.front.shared_memory import SharedMemoryRegions
 from gateway.logs import Logging
 from gateway.metrics import GatewayMetrics, ServerSample, VersionSample
+from gateway.monitor.ground_truth import GroundTruth
 from gateway.serving.lifecycle import State
 from gateway.serving.memory import give_back_large_blocks
 from gateway.serving.onnx.runtime import runtime
 from gateway.serving.registry import Registry
 from gateway.setting_types import Port
+from gateway.stream.live import LiveStream
 from gateway.stream.stream import PredictionStream
 from gateway.stream_metrics import StreamSample
 
@@ -73,7 +77,12 @@ class Front(Protocol):
 
 #: The front of each ``grpc_impl``.
 GRPC_FRONTS: Final[
-    dict[str, Callable[[Dispatcher, ControlService, SharedMemoryRegions, GrpcOptions], Front]]
+    dict[
+        str,
+        Callable[
+            [Dispatcher, ControlService, SharedMemoryRegions, GrpcOptions, Live | None], Front
+        ],
+    ]
 ] = {
     "native": NativeFront,
     "grpcio": GrpcioFront,
@@ -107,7 +116,10 @@ class Gateway:
             budget=MemoryBudget(config.memory_budget),
             taps=self.stream,
         )
-        store = StateStore(Path(config.state_dir) if config.state_dir else None, fault=fault)
+        directory = Path(config.state_dir) if config.state_dir else None
+        self.live = LiveStream(self.stream, config.max_stream_subscribers)
+        self.truth = GroundTruth(directory, settings=self.stream.label_settings)
+        store = StateStore(directory, fault=fault)
         self.rollouts = Rollouts(self.manager, routing, self._registry, store, fault=fault)
         self.service = ControlService(self.manager, self.rollouts, logs)
         self.metrics = GatewayMetrics(
@@ -115,6 +127,7 @@ class Gateway:
             self._sample_versions,
             self.rollouts.samples,
             self._sample_stream,
+            self.truth.samples,
             states=[state.value for state in State],
             latency_bounds_ns=LATENCY_BOUNDS_NS,
             build={
@@ -136,6 +149,8 @@ class Gateway:
         """
         self._catch_signals()
         await self.rollouts.open()
+        await self.truth.open()
+        self.stream.subscribe(self.truth.subscription)
         await self._listen()
         loading = asyncio.create_task(self._load())
         stopping = asyncio.create_task(self._stop.wait())
@@ -175,8 +190,17 @@ class Gateway:
             )
         if config.grpc_port:
             self._fronts["gRPC"] = GRPC_FRONTS[config.grpc_impl](
-                self.dispatcher, self.service, self._shared_memory, _grpc_options(config)
+                self.dispatcher,
+                self.service,
+                self._shared_memory,
+                _grpc_options(config),
+                self.live if config.grpc_prediction_stream else None,
             )
+            if config.grpc_prediction_stream and not config.grpc_tls_client_ca:
+                log.warning(
+                    "whoever reaches the gRPC port may watch all predictions: "
+                    "--grpc-prediction-stream is set, and --grpc-tls-client-ca is not"
+                )
         if config.metrics_port:
             self._fronts["metrics"] = MetricsFront(
                 self.metrics.exposition,
@@ -193,6 +217,7 @@ class Gateway:
                 allowed_hosts=config.admin_allowed_hosts,
                 limits=limits,
                 access_log=config.access_log,
+                more=WatchEndpoints(self.rollouts, self.live, self.truth).routes(),
             )
         for name, front in self._fronts.items():
             await front.start()
@@ -269,10 +294,13 @@ class Gateway:
             await asyncio.sleep(0.01)
         if cut := self.dispatcher.inflight:
             log.warning("the grace period has passed; %d requests are cut off", cut)
+        # After the last answer, so that it can be seen; connections would never end else.
+        self.live.drain()
         for front in self._fronts.values():
             front.stop_accepting()
         rest_s = max(deadline - time.monotonic(), 0.0)
         await asyncio.gather(*(front.close(rest_s) for front in self._fronts.values()))
+        await self.truth.close()
         if cut or self.manager.loading:
             # A run or a load inside ONNX Runtime cannot be interrupted, and joining its thread
             # would outlast the grace period.
@@ -307,12 +335,9 @@ class Gateway:
     def _sample_stream(self) -> StreamSample:
         return StreamSample(
             served={(model, version): rows for model, version, rows in self.stream.served()},
-            accounts=[
-                (subscription.name, model, account)
-                for subscription in self.stream.subscriptions
-                for model, account in subscription.accounts.items()
-            ],
-            buffered_bytes={s.name: s.buffered_bytes for s in self.stream.subscriptions},
+            accounts=list(self.stream.accounts()),
+            buffered_bytes=self.stream.buffered_bytes(),
+            watching=len(self.live),
         )
 
 

@@ -187,6 +187,14 @@ class Config:
         "PEM file of certificates; a gRPC client must have one that they have signed",
     )
 
+    grpc_prediction_stream: bool = _setting(
+        False,
+        Boolean(),
+        "Listening",
+        "let gRPC clients watch the predictions of all callers "
+        "(onnx_gateway.v1.PredictionStream); use it with --grpc-tls-client-ca",
+    )
+
     max_request_bytes: int = _setting(
         256 << 20, Size(1024, (1 << 31) - 1), "Limits", "largest request body, decompressed"
     )
@@ -195,6 +203,13 @@ class Config:
         Number(int, 1, 10_000_000),
         "Limits",
         "inference requests inside the server at once; more are refused",
+    )
+    max_stream_subscribers: int = _setting(
+        8,
+        Number(int, 0, 1000),
+        "Limits",
+        "clients that watch predictions at once, over the admin API and gRPC; each has a buffer "
+        "of 4 MiB",
     )
     keepalive_timeout_s: float = _setting(
         75.0,

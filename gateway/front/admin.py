@@ -105,6 +105,7 @@ class AdminFront:
         allowed_hosts: Sequence[str] = (),
         limits: HttpLimits | None = None,
         access_log: bool = False,
+        more: Sequence[Route] = (),
     ) -> None:
         """Prepare a front on ``host``:``port``; port 0 takes any free one.
 
@@ -116,10 +117,11 @@ class AdminFront:
             allowed_hosts: further names that clients may ask for it by, see ``HostCheck``.
             limits: what a silent client may hold; bodies have limits of their own.
             access_log: whether each request is logged.
+            more: routes of other parts.
         """
         self._limits: Final = limits or HttpLimits()
         self._app: Final = application_of(
-            [*AdminEndpoints(admin).routes(), *docs_routes(admin_document(version))],
+            [*AdminEndpoints(admin).routes(), *more, *docs_routes(admin_document(version))],
             write_access_log if access_log else None,
             [Middleware(HostCheck, names=(host, *allowed_hosts))],
         )
