@@ -21,6 +21,8 @@ FOUNDATION = frozenset(
         "types",
         "errors",
         "config",
+        "monitoring_file",
+        "retry",
         "setting_types",
         "tables",
         "clock",
@@ -52,6 +54,7 @@ HOMES = {
     "onnxruntime": ("serving/onnx/",),
     "tomllib": (
         "config.py",
+        "monitoring_file.py",
         "serving/model_config.py",
         "control/declaration.py",
         "serving/lineage.py",
