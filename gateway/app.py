@@ -42,11 +42,13 @@ from gateway.front.http_server import HttpFront, MetricsFront
 from gateway.front.shared_memory import SharedMemoryRegions
 from gateway.logs import Logging
 from gateway.metrics import GatewayMetrics, ServerSample, VersionSample
+from gateway.monitoring_file import read_monitoring_file
 from gateway.serving.lifecycle import State
 from gateway.serving.memory import give_back_large_blocks
 from gateway.serving.onnx.runtime import runtime
 from gateway.serving.registry import Registry
 from gateway.setting_types import Port
+from gateway.stream.sinks.sinks import Sinks
 from gateway.stream.stream import PredictionStream
 from gateway.stream_metrics import StreamSample
 
@@ -96,6 +98,8 @@ class Gateway:
         self.dispatcher = Dispatcher(RouteTable((), {}), max_inflight=config.max_inflight_requests)
         routing = Routing(self._registry, self._publish, keep_previous=config.keep_previous)
         self.stream = PredictionStream()
+        monitoring = read_monitoring_file(config.monitoring)
+        self.sinks = Sinks(monitoring.sinks)
         self.manager = Manager(
             config.models,
             self._registry,
@@ -135,6 +139,7 @@ class Gateway:
         """
         self._catch_signals()
         await self.rollouts.open()
+        self.sinks.start(self.stream)
         await self._listen()
         loading = asyncio.create_task(self._load())
         stopping = asyncio.create_task(self._stop.wait())
@@ -187,6 +192,7 @@ class Gateway:
                 port=_bindable(config.admin_port),
                 allowed_hosts=config.admin_allowed_hosts,
                 access_log=config.access_log,
+                stream=self._stream_status,
             )
         for name, front in self._fronts.items():
             await front.start()
@@ -266,6 +272,7 @@ class Gateway:
             front.stop_accepting()
         rest_s = max(deadline - time.monotonic(), 0.0)
         await asyncio.gather(*(front.close(rest_s) for front in self._fronts.values()))
+        await self.sinks.close(self.stream, config.sink_flush_s)
         if cut or self.manager.loading:
             # A run or a load inside ONNX Runtime cannot be interrupted, and joining its thread
             # would outlast the grace period.
@@ -306,7 +313,18 @@ class Gateway:
                 for model, account in subscription.accounts.items()
             ],
             buffered_bytes={s.name: s.buffered_bytes for s in self.stream.subscriptions},
+            sinks={worker.settings.name: worker.health for worker in self.sinks.workers},
         )
+
+    def _stream_status(self) -> dict[str, object]:
+        """What became of the predictions, for the admin port."""
+        return {
+            "served": [
+                {"model": model, "version": version, "rows": rows}
+                for model, version, rows in self.stream.served()
+            ],
+            "sinks": self.sinks.status(),
+        }
 
 
 def serve(config: Config, logs: Logging) -> int:

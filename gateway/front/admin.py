@@ -92,6 +92,10 @@ class Admin(Protocol):
     ) -> list[Table]: ...
 
 
+def _no_stream() -> Table:
+    return {"served": [], "sinks": []}
+
+
 class AdminFront:
     """Serves ``Admin`` on a port of its own; lives on the event loop's thread."""
 
@@ -104,6 +108,7 @@ class AdminFront:
         port: int,
         allowed_hosts: Sequence[str] = (),
         access_log: bool = False,
+        stream: Callable[[], Table] = _no_stream,
     ) -> None:
         """Prepare a front on ``host``:``port``; port 0 takes any free one.
 
@@ -114,9 +119,10 @@ class AdminFront:
             port: see above.
             allowed_hosts: further names that clients may ask for it by, see ``HostCheck``.
             access_log: whether each request is logged.
+            stream: what became of the predictions.
         """
         self._app: Final = application_of(
-            [*AdminEndpoints(admin).routes(), *docs_routes(admin_document(version))],
+            [*AdminEndpoints(admin, stream).routes(), *docs_routes(admin_document(version))],
             write_access_log if access_log else None,
             [Middleware(HostCheck, names=(host, *allowed_hosts))],
         )
@@ -147,8 +153,9 @@ class AdminFront:
 class AdminEndpoints:
     """The handlers, each named by what it does."""
 
-    def __init__(self, admin: Admin) -> None:
+    def __init__(self, admin: Admin, stream: Callable[[], Table]) -> None:
         self._admin: Final = admin
+        self._stream: Final = stream
 
     def routes(self) -> list[Route]:
         """The routes of all handlers."""
@@ -175,6 +182,7 @@ class AdminEndpoints:
             ("PUT", label, self.set_label),
             ("DELETE", label, _deleted(admin.remove_label)),
             ("POST", f"{model}/golden", self.record_golden),
+            ("GET", "/admin/stream", self.stream),
             ("GET", "/admin/history", self.history),
             ("GET", "/admin/history/verify", self.verify_journal),
             ("POST", "/admin/diff", self.diff),
@@ -221,6 +229,10 @@ class AdminEndpoints:
     async def verify_journal(self, request: Request) -> Response:
         """Whether the record of changes is as it was written."""
         return json_response(await self._admin.verify_journal())
+
+    async def stream(self, request: Request) -> Response:
+        """What became of the predictions: how each sink fares, and its account of each model."""
+        return json_response(self._stream())
 
     async def diff(self, request: Request) -> Response:
         """What ``apply`` would change."""

@@ -419,7 +419,7 @@ def test_the_openapi_document_has_every_route_and_no_other() -> None:
     }
     routed = {
         (method, route.path)
-        for route in AdminEndpoints(FakeAdmin()).routes()
+        for route in AdminEndpoints(FakeAdmin(), dict).routes()
         for method in route.methods or ()
         if method != "HEAD"
     }
