@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import nats
+from nats.js.api import AckPolicy, ConsumerConfig
 
 from tests.server import HOST, free_ports
 
@@ -112,7 +113,11 @@ class NatsReceiver(Receiver):
         async def read(client):
             stream = client.jetstream()
             info = await stream.stream_info("predictions")
-            reader = await stream.pull_subscribe("predictions.*", stream="predictions")
+            reader = await stream.pull_subscribe(
+                "predictions.*",
+                stream="predictions",
+                config=ConsumerConfig(ack_policy=AckPolicy.NONE),
+            )
             found: list = []
             while len(found) < info.state.messages:
                 found += await reader.fetch(min(500, info.state.messages - len(found)), timeout=10)

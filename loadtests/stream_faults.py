@@ -1,0 +1,181 @@
+"""Latency while a sink's receiver fails: ``python -m loadtests.stream_faults``.
+
+A gateway is asked at a constant rate over gRPC while its predictions go to a receiver in a process
+of its own, over HTTP or to NATS JetStream. Phases in which that receiver is stalled, dead, or
+restarted over and over alternate with phases in which it is well. In the end every prediction must
+be accounted for, and the receiver must have what counts as delivered. The exit code is 1 where
+something does not add up, or the p99 in a fault is more than ``ALLOWED_RATIO`` times the p99
+without: the median over the pairs of phases.
+"""
+
+import argparse
+import asyncio
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import uvloop
+
+from gateway.stream.sinks.events import RESPONSE
+from loadtests import models, payloads, targets
+from loadtests.open_loop import OpenLoop
+from loadtests.process import ServerError
+from loadtests.swaps import Latencies
+from tests.stream.sinks.receivers import HttpReceiver, NatsReceiver
+
+MODEL = "tiny"
+ALLOWED_RATIO = 1.5
+FAULTS = ("stalled", "dead", "restarted")
+CONNECTIONS = 4
+SETTLING_S = 2.0
+#: Seconds that what waits may take to be delivered in the end.
+DRAIN_S = 120.0
+
+_COMMON = """
+timeout_s = 1.0
+retry = { first_s = 0.1, most_s = 1.0 }
+"""
+
+
+def sink_of(kind: str, receiver: Any, buffer: str) -> str:
+    """The operator's file for a sink that delivers to ``receiver``."""
+    own = {
+        "cloud_events": lambda: f'url = "{receiver.url}"',
+        "nats": lambda: f'servers = ["{receiver.url}"]\nsubject = "predictions.{{model}}"',
+    }[kind]()
+    return f'[sinks.test]\ntype = "{kind}"\nbuffer_bytes = "{buffer}"\n{own}\n{_COMMON}'
+
+
+class Faults:
+    """One sink of a running gateway under load; see ``run``."""
+
+    def __init__(self, gateway: targets.Gateway, receiver: Any, loop: OpenLoop) -> None:
+        self.phases: dict[str, list[tuple[tuple[float, float], tuple[float, float]]]] = {}
+        self._gateway = gateway
+        self._receiver = receiver
+        self._loop = loop
+
+    async def run(self, rounds: int, phase_s: float) -> None:
+        """Each fault ``rounds`` times for ``phase_s`` seconds, and as long without any."""
+        await self._loop.start(CONNECTIONS)
+        await asyncio.sleep(SETTLING_S)
+        for _ in range(rounds):
+            for fault in FAULTS:
+                began_s = time.monotonic()
+                await asyncio.to_thread(self._fail, fault, began_s + phase_s)
+                faulty = began_s, time.monotonic()
+                await asyncio.to_thread(self._until, lambda: self.sink()["buffered_bytes"] == 0)
+                began_s = time.monotonic()
+                await asyncio.sleep(phase_s)
+                self.phases.setdefault(fault, []).append((faulty, (began_s, time.monotonic())))
+        await self._loop.stop()
+        await asyncio.to_thread(self._until, lambda: self.sink()["buffered_bytes"] == 0)
+
+    def sink(self) -> dict[str, Any]:
+        """What the gateway says of the sink."""
+        found: dict[str, Any] = self._gateway.admin("GET", "stream")["sinks"][0]
+        return found
+
+    def report(self) -> bool:
+        """Print what was seen; whether it is as it should be."""
+        is_good = not self._loop.samples.errors
+        for fault, pairs in self.phases.items():
+            during = Latencies.of(self._loop.samples, [faulty for faulty, _ in pairs])
+            without = Latencies.of(self._loop.samples, [well for _, well in pairs])
+            ratios = [
+                Latencies.of(self._loop.samples, [faulty]).p99_ms
+                / Latencies.of(self._loop.samples, [well]).p99_ms
+                for faulty, well in pairs
+            ]
+            median = float(np.median(ratios))
+            print(f"  {fault:9}  {during}\n  well       {without}\n  p99 ratio  {median:.2f}")
+            is_good &= median <= ALLOWED_RATIO
+        return self._add_up() and is_good
+
+    def _add_up(self) -> bool:
+        (account,) = self.sink()["accounts"]
+        answered = len(self._loop.samples.latency_s)
+        got = [id for type, id in self._receiver.ids() if type == RESPONSE]
+        dropped, lost = sum(account["dropped"].values()), sum(account["lost"].values())
+        print(
+            f"  answered {answered:,}, served {account['served']:,} ="
+            f" delivered {account['delivered']:,} + dropped {dropped:,} + lost {lost:,}"
+            f" + buffered {account['buffered']:,}; the receiver has {len(set(got)):,}"
+            f" ({len(got) - len(set(got)):,} twice)"
+        )
+        whole = account["delivered"] + dropped + lost + account["buffered"]
+        return account["served"] == whole and account["delivered"] == len(set(got))
+
+    def _fail(self, fault: str, until_s: float) -> None:
+        if fault == "stalled":
+            self._receiver.stall()
+            _sleep_until(until_s)
+            self._receiver.go_on()
+        elif fault == "dead":
+            self._receiver.kill()
+            _sleep_until(until_s)
+            self._receiver.start()
+        else:
+            while time.monotonic() < until_s:
+                self._receiver.restart()
+                _sleep_until(min(time.monotonic() + 0.3, until_s))
+
+    def _until(self, condition: Any) -> None:
+        deadline = time.monotonic() + DRAIN_S
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the sink was not empty within {DRAIN_S:g} s: {self.sink()}")
+            time.sleep(0.1)
+
+
+def _sleep_until(when_s: float) -> None:
+    time.sleep(max(when_s - time.monotonic(), 0.0))
+
+
+def measure(kind: str, rate: float, rounds: int, phase_s: float, buffer: str, work: Path) -> bool:
+    """Whether faults of a receiver of that kind go unnoticed by callers, and are accounted for."""
+    repository = work / "models"
+    models.build(repository)
+    make = HttpReceiver if kind == "cloud_events" else NatsReceiver
+    with make(work) as receiver:
+        if kind == "nats":
+            receiver.add_stream()
+        file = work / "monitoring.toml"
+        file.write_text(sink_of(kind, receiver, buffer))
+        with targets.gateway(repository, MODEL, options=["--monitoring", str(file)]) as gateway:
+            payload = payloads.grpc_raw(MODEL)
+            answers = {gateway.ask(payload): "1"}
+            loop = OpenLoop(gateway.grpc_port, payload, rate, answers)
+            print(f"{kind}, {rate:,.0f} requests/s over gRPC, a buffer of {buffer}", flush=True)
+            faults = Faults(gateway, receiver, loop)
+            uvloop.run(faults.run(rounds, phase_s))
+            return faults.report()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Measure latency while a sink fails.")
+    parser.add_argument("--kinds", nargs="+", default=["cloud_events", "nats"])
+    parser.add_argument("--rate", type=float, default=300.0, help="requests/s (default: 300)")
+    parser.add_argument("--rounds", type=int, default=3, help="of each fault (default: 3)")
+    parser.add_argument("--phase", type=float, default=4.0, help="seconds of each (default: 4)")
+    parser.add_argument("--buffer", default="1MiB", help="of the sink (default: 1MiB)")
+    arguments = parser.parse_args()
+    os.sched_setaffinity(0, {targets.LOAD_CORE})
+    is_good = True
+    for kind in arguments.kinds:
+        with tempfile.TemporaryDirectory() as work:
+            try:
+                is_good &= measure(
+                    kind, arguments.rate, arguments.rounds, arguments.phase, arguments.buffer,
+                    Path(work),
+                )  # fmt: skip
+            except (ServerError, TimeoutError, targets.WrongAnswer) as error:
+                raise SystemExit(f"the measurement stopped: {error}") from None
+    return 0 if is_good else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
