@@ -11,7 +11,7 @@ from gateway.errors import Conflict, LoadError, ShuttingDown, StartupError
 from gateway.front.admin import AdminEndpoints
 from gateway.front.admin_openapi import admin_document
 from gateway.front.admin_request import MAX_BODY_BYTES
-from tests.front.fake_admin import ENTRIES, REPORT, STATUS, VERDICT, FakeAdmin
+from tests.front.fake_admin import ENTRIES, REPORT, STATUS, STREAM, VERDICT, FakeAdmin
 from tests.front.running_admin import RunningAdmin
 from tests.front.running_front import Answer, Wire
 from tests.front.test_http_app import references
@@ -152,6 +152,10 @@ def test_reading(client: httpx.Client, admin: FakeAdmin) -> None:
     admin.worst = [{"inputs": [], "primary": [], "shadow": [], "distance": math.inf}]
     assert client.get(f"{MODEL}/shadow/worst").json() == admin.worst
     assert client.get("/admin/history/verify").json()["intact"] is True
+
+
+def test_what_became_of_the_predictions_is_told(client: httpx.Client) -> None:
+    assert client.get("/admin/stream").json() == STREAM
 
 
 def test_history_may_be_narrowed(client: httpx.Client, admin: FakeAdmin) -> None:

@@ -131,3 +131,46 @@ def test_beyond_the_buffer_predictions_are_dropped_and_counted(play, act) -> Non
     account = play(act, "64KiB")
     assert set(account["dropped"]) == {"buffer_full"}
     assert account["lost"] == {}
+
+
+def test_at_the_end_a_gateway_delivers_what_waits_and_tells_what_it_could_not(tmp_path) -> None:
+    ModelDirectory(tmp_path / "models").add("rows", rows, "")
+    (tmp_path / "receiver").mkdir()
+    with HttpReceiver(tmp_path / "receiver") as receiver:
+        file = monitoring(
+            tmp_path,
+            f'[sinks.slow]\ntype = "cloud_events"\nurl = "{receiver.url}"\n'
+            "batch = { linger_s = 3600 }\n"
+            '[sinks.gone]\ntype = "cloud_events"\nurl = { env = "GONE_URL" }\n',
+        )
+        options = ("--monitoring", str(file), "--sink-flush-s", "10")
+        gateway = GatewayProcess(
+            tmp_path / "models",
+            *options,
+            environment={"GONE_URL": "http://127.0.0.1:9/hunter2"},
+        )
+        with gateway:
+            with Traffic(gateway.http_port) as traffic:
+                gateway.wait_until(lambda: len(traffic.answered) > 20)
+            text = gateway.request("GET", "/metrics")[2].decode()
+            assert 'onnx_gateway_stream_buffered{model="rows",subscriber="slow"}' in text
+            gateway.stop()
+            log = gateway.log()
+        ids = [id for type, id in receiver.ids() if type == RESPONSE]
+    assert sorted(ids) == sorted(traffic.answered), "once each: nothing failed"
+    rows_lost = ROWS * len(traffic.answered)
+    assert f"sink 'gone': {rows_lost} predictions were not delivered before the end" in log
+    assert "sink 'slow': " not in log
+    assert "hunter2" not in log
+
+
+def test_a_wrong_monitoring_file_ends_the_start_with_one_message(tmp_path) -> None:
+    ModelDirectory(tmp_path / "models").add("rows", rows, "")
+    file = monitoring(tmp_path, '[sinks.a]\ntype = "parquet"\n')
+    gateway = GatewayProcess(tmp_path / "models", "--monitoring", str(file)).start()
+    try:
+        assert gateway._process.wait(30) == 2
+        assert f"{file}: sinks.a.directory is missing" in gateway.log()
+        assert "Traceback" not in gateway.log()
+    finally:
+        gateway.kill()
