@@ -90,14 +90,23 @@ class Block:
             _size(array) for arrays in (inputs, outputs) for array in arrays.values()
         )
 
+    def request_ids(self) -> list[str]:
+        """The id of each request: the caller's own, or else one that the gateway gives it."""
+        ids = list(self.ids) if self.ids is not None else [""] * len(self.request_rows)
+        if not all(ids):
+            firsts = (np.cumsum(self.request_rows) - self.request_rows + self.number).tolist()
+            for place, first in enumerate(firsts):
+                ids[place] = ids[place] or f"{self.model}-{self.version}-{first}"
+        return ids
+
     def predictions(self) -> Iterator[Prediction]:
         """Its requests, one by one."""
         first = 0
+        ids = self.request_ids()
         for place, rows in enumerate(self.request_rows.tolist()):
-            given = self.ids[place] if self.ids is not None else ""
             end = first + rows
             yield Prediction(
-                given or f"{self.model}-{self.version}-{self.number + first}",
+                ids[place],
                 first,
                 rows,
                 int(self.latency_ns[place]),

@@ -16,7 +16,6 @@ from gateway.stream.block import Block
 from gateway.stream.sinks.events import (
     CONTENT_TYPE,
     EVENT_FIELDS,
-    Event,
     EventSettings,
     EventWriter,
     Letter,
@@ -138,7 +137,7 @@ class CloudEvents:
 
     def encode(self, blocks: Sequence[Block]) -> list[Parcel]:
         """See ``Sink``."""
-        return self._events.parcels(blocks, self._post)
+        return self._events.parcels(blocks, _head, self._post)
 
     def deliver(self, parcels: Sequence[Parcel], timeout_s: float) -> None:
         """See ``Sink``."""
@@ -193,12 +192,17 @@ class CloudEvents:
     def _undelivered(self, error: OSError) -> Undelivered:
         return Undelivered(f"{self._where}: {error.strerror or error or type(error).__name__}")
 
-    def _post(self, event: Event) -> bytes:
-        lines = [f"{self._head}{len(event.data)}"]
-        for name, value in event.attributes.items():
-            shown = value if name in _VERBATIM else header_text(value)
-            lines.append(f"ce-{name}: {shown}")
-        return "\r\n".join([*lines, "\r\n"]).encode() + event.data
+    def _post(self, id: str, head: str, data: bytes) -> bytes:
+        return f"{self._head}{len(data)}\r\nce-id: {header_text(id)}\r\n{head}".encode() + data
+
+
+def _head(attributes: dict[str, str]) -> str:
+    """The headers that events share, and the end of all headers."""
+    lines = [
+        f"ce-{name}: {value if name in _VERBATIM else header_text(value)}\r\n"
+        for name, value in attributes.items()
+    ]
+    return "".join([*lines, "\r\n"])
 
 
 def _seconds(retry_after: str) -> float | None:

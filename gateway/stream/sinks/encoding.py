@@ -4,6 +4,7 @@ Numbers that are not finite become ``null``, BF16 becomes what it stands for, an
 UTF-8 are written with escapes, as ``\\xff``.
 """
 
+import time
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
@@ -17,7 +18,27 @@ from gateway.types import BYTES, Array
 #: What orjson writes: an array of numbers, or lists of text.
 Values: TypeAlias = Array | list[Any]
 
+#: Rows that are encoded before the event loop is let in; one takes some microseconds.
+STRIDE: Final = 16
+
 JSON_OPTIONS: Final = orjson.OPT_SERIALIZE_NUMPY
+
+
+class Breather:
+    """Leaves the interpreter to the event loop, should it wait, every so many rows.
+
+    Else a thread keeps it for the whole switch interval, and who is to be answered waits as long.
+    """
+
+    def __init__(self) -> None:
+        self._rows = 0
+
+    def did(self, rows: int) -> None:
+        """So many rows more are done."""
+        self._rows += rows
+        if self._rows >= STRIDE:
+            self._rows = 0
+            time.sleep(0)
 
 
 def values_of(column: Column, array: Array) -> Values:

@@ -7,14 +7,21 @@ protocol's JSON.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import orjson
 
 from gateway.stream.block import Block
 from gateway.stream.columns import Column
-from gateway.stream.sinks.encoding import JSON_OPTIONS, Values, block_values, present, timestamp
+from gateway.stream.sinks.encoding import (
+    JSON_OPTIONS,
+    Breather,
+    Values,
+    block_values,
+    present,
+    timestamp,
+)
 from gateway.stream.sinks.sink import Parcel
 from gateway.tables import Check, choice, table_of, text
 
@@ -26,12 +33,7 @@ MODES: Final = {"all": (REQUEST, RESPONSE), "request": (REQUEST,), "response": (
 
 CONTENT_TYPE: Final = "application/json"
 
-
-class Event(NamedTuple):
-    """One event: its attributes by name, without ``datacontenttype``, and its data."""
-
-    attributes: dict[str, str]
-    data: bytes
+Head = TypeVar("Head")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,48 +122,60 @@ class EventWriter:
         )
         self._count = 0
 
-    def parcels(self, blocks: Sequence[Block], form: Callable[[Event], Any]) -> list[Parcel]:
-        """A parcel for each request of ``blocks``: its letters, each event as ``form`` puts it."""
-        parcels = []
+    def parcels(
+        self,
+        blocks: Sequence[Block],
+        head: Callable[[dict[str, str]], Head],
+        form: Callable[[str, Head, bytes], Any],
+    ) -> list[Parcel]:
+        """A parcel for each request of ``blocks``: its letters.
+
+        Args:
+            head: the sink's form of those attributes that all events of a block and a type share.
+            form: the sink's form of an event: its id, that head, and its data.
+        """
+        breather = Breather()
+        parcels: list[Parcel] = []
         for block in blocks:
-            for rows, events in self._requests(block):
-                letters = []
-                for event in events:
-                    name = f"{self._run}-{self._count}"
-                    self._count += 1
-                    letters.append(Letter(form(event), block.model, name))
-                parcels.append(Parcel([(block, rows)], letters))
-            # The interpreter is left to the event loop, should it wait.
-            time.sleep(0)
+            parcels += self._of_block(block, head, form)
+            breather.did(block.rows)
         return parcels
 
-    def _requests(self, block: Block) -> Iterator[tuple[int, list[Event]]]:
-        """Of each request its rows and its events."""
-        settings = self._settings
-        shared = self._attributes(block)
-        inputs, outputs = block_values(block)
-        sides = {
-            REQUEST: ("inputs", present(block), inputs),
-            RESPONSE: ("outputs", block.columns.outputs, outputs),
-        }
-        event_ids = block.event_ids or [""] * len(block.request_rows)
-        for given, prediction in zip(event_ids, block.predictions(), strict=True):
-            begin, end = prediction.first_row, prediction.first_row + prediction.rows
-            events = []
-            for type in settings.types:
-                key, columns, values = sides[type]
-                body: dict[str, Any] = {"id": prediction.id}
+    def _of_block(
+        self,
+        block: Block,
+        head: Callable[[dict[str, str]], Head],
+        form: Callable[[str, Head, bytes], Any],
+    ) -> Iterator[Parcel]:
+        made = {REQUEST: ("inputs", present(block)), RESPONSE: ("outputs", block.columns.outputs)}
+        values = dict(zip((REQUEST, RESPONSE), block_values(block), strict=True))
+        kinds = [
+            (type, *made[type], values[type], head(self._attributes(block, type)))
+            for type in self._settings.types
+        ]
+        ids = block.request_ids()
+        event_ids = block.event_ids or ids
+        begin = 0
+        for id, event_id, rows in zip(ids, event_ids, block.request_rows.tolist(), strict=True):
+            letters = []
+            for type, key, columns, arrays, shared in kinds:
+                body: dict[str, Any] = {"id": id}
                 if type is RESPONSE:
                     body |= {"model_name": block.model, "model_version": block.version}
-                body[key] = [_tensor(c, values[c.name][begin:end]) for c in columns]
-                attributes = {"id": given or prediction.id, "type": type, **shared}
-                events.append(Event(attributes, orjson.dumps(body, option=JSON_OPTIONS)))
-            yield prediction.rows, events
+                body[key] = [_tensor(c, arrays[c.name][begin : begin + rows]) for c in columns]
+                data = orjson.dumps(body, option=JSON_OPTIONS)
+                content = form(event_id or id, shared, data)
+                letters.append(Letter(content, block.model, f"{self._run}-{self._count}"))
+                self._count += 1
+            yield Parcel([(block, rows)], letters)
+            begin += rows
 
-    def _attributes(self, block: Block) -> dict[str, str]:
+    def _attributes(self, block: Block, type: str) -> dict[str, str]:
+        """The attributes of an event of that type but its id, and ``datacontenttype``."""
         settings = self._settings
         attributes = {
             "specversion": "1.0",
+            "type": type,
             "source": settings.source,
             "time": timestamp(block.at),
             "recordedtime": timestamp(self._wall_clock()),

@@ -14,7 +14,6 @@ from gateway.stream.block import Block
 from gateway.stream.sinks.events import (
     CONTENT_TYPE,
     EVENT_FIELDS,
-    Event,
     EventSettings,
     EventWriter,
     Letter,
@@ -118,7 +117,7 @@ class Kafka:
 
     def encode(self, blocks: Sequence[Block]) -> list[Parcel]:
         """See ``Sink``."""
-        return self._events.parcels(blocks, _message)
+        return self._events.parcels(blocks, _head, _message)
 
     def deliver(self, parcels: Sequence[Parcel], timeout_s: float) -> None:
         """See ``Sink``."""
@@ -206,8 +205,16 @@ class Kafka:
         self._last_error = f"Kafka: {error.str()}"
 
 
-def _message(event: Event) -> tuple[bytes, list[tuple[str, bytes]], bytes]:
-    """Key, headers and value; the binding has a header's value be the attribute's UTF-8."""
-    headers = [(f"ce_{name}", value.encode()) for name, value in event.attributes.items()]
-    headers.append(("content-type", CONTENT_TYPE.encode()))
-    return event.attributes["id"].encode(), headers, event.data
+_Headers = list[tuple[str, bytes]]
+
+
+def _head(attributes: dict[str, str]) -> _Headers:
+    """The headers that events share; the binding has their values be the attributes' UTF-8."""
+    headers = [(f"ce_{name}", value.encode()) for name, value in attributes.items()]
+    return [*headers, ("content-type", CONTENT_TYPE.encode())]
+
+
+def _message(id: str, head: _Headers, data: bytes) -> tuple[bytes, _Headers, bytes]:
+    """Key, headers and value."""
+    key = id.encode()
+    return key, [("ce_id", key), *head], data

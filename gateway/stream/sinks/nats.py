@@ -17,7 +17,6 @@ from gateway.stream.block import Block
 from gateway.stream.sinks.events import (
     CONTENT_TYPE,
     EVENT_FIELDS,
-    Event,
     EventSettings,
     EventWriter,
     Letter,
@@ -116,7 +115,7 @@ class Nats:
 
     def encode(self, blocks: Sequence[Block]) -> list[Parcel]:
         """See ``Sink``."""
-        return self._events.parcels(blocks, _message)
+        return self._events.parcels(blocks, _head, _message)
 
     def deliver(self, parcels: Sequence[Parcel], timeout_s: float) -> None:
         """See ``Sink``."""
@@ -229,6 +228,11 @@ def _token(model: str) -> str:
     return "".join(c if c.isalnum() or c in "-_" else "_" for c in model)
 
 
-def _message(event: Event) -> tuple[dict[str, str], bytes]:
-    headers = {f"ce-{name}": header_text(value) for name, value in event.attributes.items()}
-    return {**headers, "content-type": CONTENT_TYPE}, event.data
+def _head(attributes: dict[str, str]) -> dict[str, str]:
+    """The headers that events share."""
+    headers = {f"ce-{name}": header_text(value) for name, value in attributes.items()}
+    return {**headers, "content-type": CONTENT_TYPE}
+
+
+def _message(id: str, head: dict[str, str], data: bytes) -> tuple[dict[str, str], bytes]:
+    return {"ce-id": header_text(id), **head}, data

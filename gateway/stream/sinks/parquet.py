@@ -14,7 +14,7 @@ it).
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from math import prod
 from pathlib import Path
@@ -28,7 +28,7 @@ from gateway.monitoring_file import Part
 from gateway.serving.samples import from_datatype
 from gateway.stream.block import Block
 from gateway.stream.columns import Column
-from gateway.stream.sinks.encoding import present, text_of
+from gateway.stream.sinks.encoding import Breather, present, text_of
 from gateway.stream.sinks.json_lines import make_directory, sync_directory
 from gateway.stream.sinks.sink import (
     MIB,
@@ -155,14 +155,17 @@ def _table(blocks: Sequence[Block]) -> Any:
 
     first = blocks[0]
     columns: dict[str, Any] = {
-        "id": pa.array(_each_row(blocks, lambda block: [p.id for p in block.predictions()])),
-        "row": pa.array(np.concatenate([_numbers(block) for block in blocks]), pa.int32()),
+        "id": pa.array(_ids(blocks)),
+        "row": pa.array(_numbers(blocks), pa.int32()),
         "time": pa.array(
             np.repeat([int(b.at * 1e6) for b in blocks], [b.rows for b in blocks]),
             pa.timestamp("us", "UTC"),
         ),
         "latency_ms": pa.array(
-            np.concatenate([np.repeat(b.latency_ns / 1e6, b.request_rows) for b in blocks])
+            np.repeat(
+                np.concatenate([b.latency_ns for b in blocks]) / 1e6,
+                np.concatenate([b.request_rows for b in blocks]),
+            )
         ),
     }
     for prefix, side, shown in (
@@ -190,24 +193,25 @@ def _joined(arrays: list[Array]) -> Array:
     return joined
 
 
-def _each_row(blocks: Sequence[Block], ids: Callable[[Block], list[str]]) -> list[str]:
+def _ids(blocks: Sequence[Block]) -> list[str]:
     """The request's id for each row."""
     found: list[str] = []
+    breather = Breather()
     for block in blocks:
-        given = ids(block)
+        given = block.request_ids()
         if len(given) == block.rows:
             found += given
         else:
             for id, rows in zip(given, block.request_rows.tolist(), strict=True):
                 found += [id] * rows
-        time.sleep(0)
+        breather.did(len(given))
     return found
 
 
-def _numbers(block: Block) -> Array:
+def _numbers(blocks: Sequence[Block]) -> Array:
     """The number of each row within its request."""
-    starts = np.cumsum(block.request_rows) - block.request_rows
-    numbers: Array = np.arange(block.rows) - np.repeat(starts, block.request_rows)
+    rows = np.concatenate([block.request_rows for block in blocks])
+    numbers: Array = np.arange(rows.sum()) - np.repeat(np.cumsum(rows) - rows, rows)
     return numbers
 
 
