@@ -1,7 +1,7 @@
 """What a sink is, and what every one of them may be told in the operator's file."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from types import ModuleType
 from typing import Any, Final, Protocol
@@ -134,18 +134,20 @@ def read_settings(
     common = {
         "models": list_of(text),
         "buffer_bytes": size(64 << 10, 1 << 40),
-        "batch": _batch_check(defaults.batch),
+        "batch": _batch_fields,
         "retry": retry_check(defaults.retry),
         "timeout_s": seconds,
     }
     values = part.read({**common, **options}, required)
     given = {key: values.pop(key) for key in common if key in values}
+    buffer_bytes = given.get("buffer_bytes", defaults.buffer_bytes)
+    batch = replace(defaults.batch, bytes=min(defaults.batch.bytes, buffer_bytes))
     settings = SinkSettings(
         part.name,
         type,
         given.get("models", ("*",)),
-        given.get("buffer_bytes", defaults.buffer_bytes),
-        given.get("batch", defaults.batch),
+        buffer_bytes,
+        replace(batch, **given.get("batch", {})),
         given.get("retry", defaults.retry),
         given.get("timeout_s", defaults.timeout_s),
     )
@@ -185,14 +187,7 @@ def optional_module(name: str, extra: str, part: Part) -> ModuleType:
         ) from None
 
 
-def _batch_check(default: Batch) -> Check:
-    def check(where: str, value: Any) -> Batch:
-        fields = {"rows": integer(1), "bytes": size(1024, 1 << 40), "linger_s": number}
-        given = read_table(table(where, value), fields, f"{where}.")
-        return Batch(
-            given.get("rows", default.rows),
-            given.get("bytes", default.bytes),
-            given.get("linger_s", default.linger_s),
-        )
-
-    return check
+def _batch_fields(where: str, value: Any) -> dict[str, Any]:
+    """The fields of ``Batch`` that are given."""
+    fields = {"rows": integer(1), "bytes": size(1024, 1 << 40), "linger_s": number}
+    return read_table(table(where, value), fields, f"{where}.")

@@ -253,7 +253,10 @@ def test_a_file_that_cannot_be_written_leaves_nothing_and_is_tried_again(tmp_pat
         ('[sinks.a]\ntype = "parquet"', "sinks.a.directory is missing"),
         (PARQUET + 'fsync = "yes"', "sinks.archive.fsync must be true or false, not 'yes'"),
         (PARQUET + "batch = { row = 1 }", "sinks.archive.batch.unknown key 'row'; did you mean"),
-        (PARQUET + 'buffer_bytes = "1MiB"', "batch.bytes is 16777216, more than buffer_bytes"),
+        (
+            PARQUET + 'buffer_bytes = "1MiB"\nbatch = { bytes = "2MiB" }',
+            "sinks.archive.batch.bytes is 2097152, more than buffer_bytes, which is 1048576",
+        ),
         (PARQUET + 'buffer_bytes = "1 potato"', 'sinks.archive.buffer_bytes: expected a size such'),
         (LINES + "timeout_s = 0", "sinks.lines.timeout_s must be a number of seconds above 0"),
         (LINES.replace("out", "monitoring.toml/x"), "directory: cannot write into"),
@@ -266,3 +269,10 @@ def test_what_is_wrong_with_a_sink_is_told_before_anything_starts(tmp_path, text
         Sinks(read_monitoring_file(str(path)).sinks)
     assert message in str(error.value)
     assert str(path) in str(error.value)
+
+
+def test_what_is_not_said_of_a_batch_is_the_types_own_and_fits_into_the_buffer(tmp_path) -> None:
+    text = LINES + 'buffer_bytes = "1MiB"\nbatch = { rows = 7 }\n'
+    ((_, (settings, _)),) = Sinks(read_monitoring_file(str(monitoring(tmp_path, text))).sinks)._made
+    assert (settings.batch.rows, settings.batch.bytes) == (7, 1 << 20)
+    assert settings.batch.linger_s == 0.5
