@@ -11,9 +11,12 @@ import threading
 from collections.abc import Sequence
 from typing import Any, Final
 
+import orjson
+
 from gateway.errors import ConfigError
 from gateway.monitoring_file import Part, Secret
 from gateway.stream.block import Block
+from gateway.stream.sinks.encoding import Breather
 from gateway.stream.sinks.events import (
     CONTENT_TYPE,
     EVENT_FIELDS,
@@ -26,6 +29,8 @@ from gateway.stream.sinks.events import (
     mark,
 )
 from gateway.stream.sinks.sink import (
+    MIB,
+    Batch,
     Defaults,
     Parcel,
     SinkSettings,
@@ -35,13 +40,16 @@ from gateway.stream.sinks.sink import (
 )
 from gateway.tables import list_of, text, wrong
 
-DEFAULTS: Final = Defaults()
+#: Small batches, soon: the client's work for a large one would keep the interpreter busy for long.
+DEFAULTS: Final = Defaults(batch=Batch(1000, MIB, 0.1))
 
 #: Messages that wait for their acknowledgements at once.
 _WINDOW: Final = 256
 #: Seconds to connect, and between two signs of life that are asked for.
 _CONNECT_S: Final = 2
 _PING_S: Final = 5
+#: The status of the answer where nobody listens.
+_NO_RESPONDERS: Final = "503"
 #: JetStream's error for a message that is larger than the stream takes.
 _TOO_LARGE: Final = 10054
 
@@ -69,7 +77,6 @@ def make(part: Part) -> tuple[SinkSettings, "Nats"]:
     if "credentials" in options and not options["credentials"].is_file():
         raise ConfigError(f"{part.where}credentials: there is no file {options['credentials']}")
     package = optional_module("nats", "nats", part)
-    optional_module("nats.js.errors", "nats", part)
     return settings, Nats(
         package, servers, subject, events, stream=options.pop("stream", None), login=_login(options)
     )
@@ -111,6 +118,11 @@ class Nats:
         self._stream: Final = stream
         self._login: Final = login
         self._client: Any = None
+        self._inbox = ""
+        self._count = 0
+        self._waiting: dict[str, Letter] = {}
+        self._failure: Undelivered | None = None
+        self._acknowledged = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def encode(self, blocks: Sequence[Block]) -> list[Parcel]:
@@ -153,13 +165,8 @@ class Nats:
         try:
             async with asyncio.timeout(timeout_s):
                 await self._connect()
-                stream = self._client.jetstream(timeout=timeout_s)
                 for start in range(0, len(letters), _WINDOW):
-                    window = letters[start : start + _WINDOW]
-                    made = (self._publish(stream, each) for each in window)
-                    found = await asyncio.gather(*made, return_exceptions=True)
-                    if errors := [each for each in found if each is not None]:
-                        raise errors[0]
+                    await self._publish(letters[start : start + _WINDOW])
         except TimeoutError:
             # Whether the connection is any good, nobody knows: the next try has one of its own.
             await self._disconnect()
@@ -170,29 +177,64 @@ class Nats:
             await self._disconnect()
             raise Undelivered(f"NATS: {error or type(error).__name__}") from None
 
-    async def _publish(self, stream: Any, letter: Letter) -> None:
-        from nats.errors import MaxPayloadError
-        from nats.js.errors import APIError, NoStreamResponseError
+    async def _publish(self, letters: Sequence[Letter]) -> None:
+        """Publish ``letters`` and wait for their acknowledgements."""
+        most = self._client.max_payload
+        breather = Breather()
+        self._waiting, self._failure = {}, None
+        for letter in letters:
+            subject, headers, data = self._message(letter)
+            size = len(data) + _size(headers)
+            if size > most:
+                letter.refusal = f"NATS: {size} bytes, the server takes {most}"
+                continue
+            self._count += 1
+            reply = f"{self._inbox}.{self._count}"
+            self._waiting[reply] = letter
+            await self._client.publish(subject, data, reply=reply, headers=headers)
+            breather.did(1)
+        while self._waiting and not self._client.is_closed:
+            self._acknowledged.clear()
+            await self._acknowledged.wait()
+        if self._waiting:
+            raise Undelivered("NATS: the connection was lost")
+        if self._failure is not None:
+            raise self._failure
 
+    def _message(self, letter: Letter) -> tuple[str, dict[str, str], bytes]:
         headers, data = letter.content
         subject = self._subject.replace("{model}", _token(letter.model))
-        try:
-            await stream.publish(
-                subject,
-                data,
-                stream=self._stream,
-                headers={**headers, "Nats-Msg-Id": letter.name},
+        headers = {**headers, "Nats-Msg-Id": letter.name}
+        if self._stream is not None:
+            headers["Nats-Expected-Stream"] = self._stream
+        return subject, headers, data
+
+    # The client's own publish_async never ends for a message that JetStream has an error for, and
+    # its publish would take a task for each message; so acknowledgements are read here.
+    async def _on_acknowledgement(self, message: Any) -> None:
+        letter = self._waiting.pop(message.subject, None)
+        if letter is not None:
+            self._take(letter, message)
+        if not self._waiting:
+            self._acknowledged.set()
+
+    def _take(self, letter: Letter, message: Any) -> None:
+        """Take in what became of ``letter``."""
+        if message.headers and message.headers.get("Status") == _NO_RESPONDERS:
+            self._failure = Undelivered(
+                f"NATS: no stream takes the subject of model '{letter.model}'"
             )
-        except MaxPayloadError:
-            letter.refusal = f"NATS: {len(data)} bytes are more than the server takes"
-        except NoStreamResponseError:
-            raise Undelivered(f"NATS: no stream takes the subject '{subject}'") from None
-        except APIError as error:
-            if error.err_code != _TOO_LARGE:
-                raise Undelivered(f"NATS: {error}") from None
-            letter.refusal = f"NATS: {error.description}"
-        else:
+            return
+        error = orjson.loads(message.data).get("error")
+        if error is None:
             letter.arrived = True
+        elif error.get("err_code") == _TOO_LARGE:
+            letter.refusal = f"NATS: {error.get('description')}"
+        else:
+            self._failure = Undelivered(f"NATS: {error.get('description')}")
+
+    async def _on_closed(self) -> None:
+        self._acknowledged.set()
 
     async def _connect(self) -> None:
         if self._client is not None and self._client.is_connected:
@@ -207,8 +249,11 @@ class Nats:
             connect_timeout=_CONNECT_S,
             ping_interval=_PING_S,
             error_cb=_ignore,
+            closed_cb=self._on_closed,
             **self._login,
         )
+        self._inbox = self._client.new_inbox()
+        await self._client.subscribe(f"{self._inbox}.*", cb=self._on_acknowledgement)
 
     async def _disconnect(self) -> None:
         client, self._client = self._client, None
@@ -221,6 +266,11 @@ class Nats:
 
 async def _ignore(error: Exception) -> None:
     """What goes wrong is seen by whoever waits for it."""
+
+
+def _size(headers: dict[str, str]) -> int:
+    """Bytes of ``headers`` in a message, its first line and the empty one included."""
+    return 14 + sum(len(name) + len(value) + 4 for name, value in headers.items())
 
 
 def _token(model: str) -> str:

@@ -299,7 +299,7 @@ def test_without_a_stream_it_waits_for_one(nats_server, tmp_path) -> None:
     status = serve(tmp_path, nats_sink(nats_server), some_requests(3), {"rows": rows})
     timer.join()
     assert accounted(status["events"])["delivered"] == 6
-    assert "no stream takes the subject 'predictions.rows'" in status["events"]["last_error"]
+    assert "no stream takes the subject of model 'rows'" in status["events"]["last_error"]
 
 
 def test_a_message_that_the_stream_never_takes_is_refused(nats_server, tmp_path) -> None:
@@ -309,6 +309,20 @@ def test_a_message_that_the_stream_never_takes_is_refused(nats_server, tmp_path)
     status = serve(tmp_path, nats_sink(nats_server), [large, small], {"rows": rows})
     account = accounted(status["events"])
     assert (account["delivered"], account["lost"]) == (1, {"refused": 60})
+
+
+def test_a_message_that_the_server_never_takes_is_refused(nats_server, tmp_path) -> None:
+    nats_server.add_stream()
+    wide = np.zeros((1, 600_000), np.float32)
+    status = serve(
+        tmp_path,
+        nats_sink(nats_server, 'buffer_bytes = "64MiB"\n'),
+        [request("wide", {"x": wide}), request("wide", {"x": wide[:, :4]})],
+        {"wide": lambda: echo("FP32")},
+    )
+    account = accounted(status["events"])
+    assert (account["delivered"], account["lost"]) == (1, {"refused": 1})
+    assert "the server takes 1048576" in status["events"]["last_error"]
 
 
 # -- Kafka ------------------------------------------------------------------------------------
