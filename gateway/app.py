@@ -46,12 +46,14 @@ from gateway.front.shared_memory import SharedMemoryRegions
 from gateway.logs import Logging
 from gateway.metrics import GatewayMetrics, ServerSample, VersionSample
 from gateway.monitor.ground_truth import GroundTruth
+from gateway.monitoring_file import read_monitoring_file
 from gateway.serving.lifecycle import State
 from gateway.serving.memory import give_back_large_blocks
 from gateway.serving.onnx.runtime import runtime
 from gateway.serving.registry import Registry
 from gateway.setting_types import Port
 from gateway.stream.live import LiveStream
+from gateway.stream.sinks.sinks import Sinks
 from gateway.stream.stream import PredictionStream
 from gateway.stream_metrics import StreamSample
 
@@ -106,6 +108,8 @@ class Gateway:
         self.dispatcher = Dispatcher(RouteTable((), {}), max_inflight=config.max_inflight_requests)
         routing = Routing(self._registry, self._publish, keep_previous=config.keep_previous)
         self.stream = PredictionStream()
+        monitoring = read_monitoring_file(config.monitoring)
+        self.sinks = Sinks(monitoring.sinks)
         self.manager = Manager(
             config.models,
             self._registry,
@@ -151,6 +155,7 @@ class Gateway:
         await self.rollouts.open()
         await self.truth.open()
         self.stream.subscribe(self.truth.subscription)
+        self.sinks.start(self.stream)
         await self._listen()
         loading = asyncio.create_task(self._load())
         stopping = asyncio.create_task(self._stop.wait())
@@ -218,6 +223,7 @@ class Gateway:
                 limits=limits,
                 access_log=config.access_log,
                 more=WatchEndpoints(self.rollouts, self.live, self.truth).routes(),
+                stream=self._stream_status,
             )
         for name, front in self._fronts.items():
             await front.start()
@@ -301,6 +307,7 @@ class Gateway:
         rest_s = max(deadline - time.monotonic(), 0.0)
         await asyncio.gather(*(front.close(rest_s) for front in self._fronts.values()))
         await self.truth.close()
+        await self.sinks.close(self.stream, config.sink_flush_s)
         if cut or self.manager.loading:
             # A run or a load inside ONNX Runtime cannot be interrupted, and joining its thread
             # would outlast the grace period.
@@ -338,7 +345,18 @@ class Gateway:
             accounts=list(self.stream.accounts()),
             buffered_bytes=self.stream.buffered_bytes(),
             watching=len(self.live),
+            sinks={worker.settings.name: worker.health for worker in self.sinks.workers},
         )
+
+    def _stream_status(self) -> dict[str, object]:
+        """What became of the predictions, for the admin port."""
+        return {
+            "served": [
+                {"model": model, "version": version, "rows": rows}
+                for model, version, rows in self.stream.served()
+            ],
+            "sinks": self.sinks.status(),
+        }
 
 
 def spare_the_collector() -> None:

@@ -49,6 +49,7 @@ GROUPS: Final[tuple[str, ...]] = (
     "Listening",
     "Limits",
     "Execution",
+    "Monitoring",
     "Shutdown",
     "Logging",
 )
@@ -260,6 +261,19 @@ class Config:
         "how long a thread keeps the interpreter while another one waits for it",
     )
 
+    monitoring: str = _setting(
+        "",
+        FilePath(),
+        "Monitoring",
+        "TOML file of where predictions are sent, who is alerted and what is set off",
+    )
+    sink_flush_s: float = _setting(
+        5.0,
+        Number(float, 0, 3_600),
+        "Monitoring",
+        "seconds at the end that sinks get to deliver what waits for them",
+    )
+
     grace_period_s: float = _setting(
         30.0, Number(float, 0, 86_400), "Shutdown", "seconds that requests get to finish at the end"
     )
@@ -391,6 +405,11 @@ def service_links(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 def environment(name: str) -> str:
     """The variable ``ONNX_GATEWAY_<name>``, for what is no setting of a server; else ``""``."""
     return os.environ.get(ENVIRONMENT_PREFIX + name, "")
+
+
+def variable(name: str) -> str:
+    """The variable ``name``, which some file refers to; ``""`` where it is not set."""
+    return os.environ.get(name, "")
 
 
 def _read_file(path: str) -> dict[str, Any]:

@@ -163,6 +163,13 @@ def _add_record(add: Add) -> None:
         metavar="SECONDS",
         help="tell again every so often, every 2 seconds unless told otherwise",
     )
+    sinks = _read(
+        add,
+        "sinks",
+        "where predictions are sent, and what became of them",
+        "Exit code 1 with --exit-code where a sink is down.",
+    )
+    sinks.add_argument("--exit-code", action="store_true", help="exit code 1 if a sink is down")
     history = _read(add, "history", "what was changed, by whom and why; the newest first")
     history.add_argument("model", metavar="MODEL", nargs="?")
     history.add_argument(

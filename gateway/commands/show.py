@@ -281,6 +281,49 @@ def flat(data: Any, limit: int) -> Iterable[Any]:
     return found
 
 
+# -- the stream -------------------------------------------------------------------------------
+
+
+def sinks(found: Mapping[str, Any]) -> str:
+    """A block for each sink: how it fares, and its account of each model."""
+    if not found["sinks"]:
+        return "there are no sinks: name them in the file of --monitoring"
+    return "\n\n".join(map(_sink, found["sinks"]))
+
+
+def _sink(sink: Mapping[str, Any]) -> str:
+    filled = sink["buffered_bytes"] / sink["buffer_bytes"]
+    lines = [
+        f"{clean(sink['sink'])} ({clean(sink['type'])})",
+        f"  state   {clean(sink['state'])}, {sink['retries']:,} retries",
+        f"  models  {', '.join(map(clean, sink['models']))}",
+        f"  buffer  {sink['buffered_bytes']:,} of {sink['buffer_bytes']:,} bytes ({filled:.0%})",
+    ]
+    if sink["last_error"]:
+        lines.append(f"  error   {_moment(sink['last_error_at'])}  {short(sink['last_error'])}")
+    if sink["accounts"]:
+        head = ("model", "served", "delivered", "buffered", "sampled out", "dropped", "lost")
+        lines += columns([head, *map(_account_cells, sink["accounts"])], "  ")
+    return "\n".join(lines)
+
+
+def _moment(time: str) -> str:
+    return clean(time)[:19].replace("T", " ")
+
+
+def _account_cells(account: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        clean(account["model"]),
+        *(f"{account[name]:,}" for name in ("served", "delivered", "buffered", "sampled_out")),
+        _reasons(account["dropped"]),
+        _reasons(account["lost"]),
+    )
+
+
+def _reasons(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{rows:,} {clean(why)}" for why, rows in sorted(counts.items())) or "0"
+
+
 # -- the record -------------------------------------------------------------------------------
 
 

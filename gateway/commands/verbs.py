@@ -205,6 +205,12 @@ def _if_any(client: AdminClient, status: Mapping[str, Any], what: str) -> Any:
         raise
 
 
+def _sinks(options: argparse.Namespace) -> int:
+    found = _client(options).get("stream")
+    _tell(options, found, show.sinks)
+    return int(options.exit_code and any(sink["state"] == "down" for sink in found["sinks"]))
+
+
 def _history(options: argparse.Namespace) -> int:
     query = {"model": options.model, "limit": options.limit, "before": options.before}
     return _tell(options, _client(options).get("history", **query), show.history)
@@ -306,6 +312,7 @@ _VERBS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "shadow": _shadow,
     "label": _label,
     "status": _status,
+    "sinks": _sinks,
     "history": _history,
     "journal verify": _verify,
     "diff": _diff,

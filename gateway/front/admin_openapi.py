@@ -154,6 +154,9 @@ def _record_paths() -> dict[str, Schema]:
     for operation in (diff, apply):
         operation["requestBody"]["content"]["application/toml"] = {"schema": text()}
     return {
+        "/admin/stream": {
+            "get": operation_of("Stream", "What became of the predictions", ref("Stream"), (403,))
+        },
         "/admin/diff": {"post": diff},
         "/admin/apply": {"post": apply},
         "/admin/history": {"get": history},

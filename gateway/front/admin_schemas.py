@@ -21,6 +21,11 @@ _VERDICTS: Final[Schema] = {
     "enum": ["pass", "fail", "inconclusive", "running"],
 }
 _NUMBER: Final[Schema] = {"type": "number"}
+_COUNTS: Final[Schema] = {
+    "type": "object",
+    "additionalProperties": integer(),
+    "description": "by reason",
+}
 
 
 #: ``received`` is the sum of the others.
@@ -241,6 +246,61 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "description": "seconds to wait for so many; there may be fewer then",
         },
     ),
+    "Stream": object_of(
+        ["served", "sinks"],
+        served=array_of(
+            object_of(
+                ["model", "version", "rows"],
+                model=text(),
+                version=text(),
+                rows=integer("answered, over all of its loads"),
+            )
+        ),
+        sinks=array_of(ref("Sink")),
+    ),
+    "Sink": object_of(
+        [
+            "sink",
+            "type",
+            "state",
+            "models",
+            "buffered_bytes",
+            "buffer_bytes",
+            "retries",
+            "last_error",
+            "last_error_at",
+            "last_delivery_at",
+            "accounts",
+        ],
+        sink=text(),
+        type=text(),
+        state={
+            "type": "string",
+            "enum": ["new", "up", "down"],
+            "description": "how the last try to deliver went; new before the first",
+        },
+        models=array_of(text("a pattern")),
+        buffered_bytes=integer("of what waits"),
+        buffer_bytes=integer("of what may wait; what comes beyond that is dropped"),
+        retries=integer("tries that followed a failed one"),
+        last_error=text("of the last failure or refusal; empty where there was none"),
+        last_error_at={"type": ["string", "null"], "description": "UTC, RFC 3339"},
+        last_delivery_at={"type": ["string", "null"], "description": "UTC, RFC 3339"},
+        accounts=array_of(ref("Account")),
+    ),
+    "Account": {
+        **object_of(
+            ["model", "served", "sampled_out", "dropped", "delivered", "lost", "buffered"],
+            model=text(),
+            served=integer("rows answered since the sink was there"),
+            sampled_out=integer("not published, by the model's sampling rate"),
+            dropped=_COUNTS,
+            delivered=integer(),
+            lost=_COUNTS,
+            buffered=integer("on their way"),
+        ),
+        "description": "in rows: served = sampled_out + dropped + delivered + lost + buffered",
+    },
     "HistoryEntry": object_of(
         [
             "seq",

@@ -92,6 +92,8 @@ class Subscription:
         self._notified = False
         self._put_bytes = 0
         self._done_bytes = 0
+        self._put_rows = 0
+        self._done_rows = 0
 
     def watches(self, model: str) -> bool:
         """Whether it wants the predictions of ``model``."""
@@ -101,6 +103,11 @@ class Subscription:
     def buffered_bytes(self) -> int:
         """Bytes of the blocks that are in the buffer, or taken and not yet dealt with."""
         return self._put_bytes - self._done_bytes
+
+    @property
+    def buffered_rows(self) -> int:
+        """Rows of which nothing is settled yet, in the buffer or taken."""
+        return self._put_rows - self._done_rows
 
     # -- the event loop's side ----------------------------------------------------------------
 
@@ -118,6 +125,7 @@ class Subscription:
     def put(self, block: Block, account: Account) -> None:
         """Put a block into the buffer; ``has_room`` was true."""
         account.put += block.rows
+        self._put_rows += block.rows
         self._put_bytes += block.nbytes
         self._blocks.append(block)
         if not self._notified:
@@ -145,8 +153,8 @@ class Subscription:
     def delivered(self, blocks: Iterable[Block]) -> None:
         """The subscriber has dealt with ``blocks``."""
         for block in blocks:
-            self.accounts[block.model].delivered += block.rows
-            self._done_bytes += block.nbytes
+            self.settle(block, block.rows)
+            self.release(block)
 
     def pass_over(self, model: str, rows: int) -> None:
         """Of what was taken and delivered, ``rows`` were not wanted: they are sampled out.
@@ -161,6 +169,21 @@ class Subscription:
     def lost(self, blocks: Iterable[Block], reason: str) -> None:
         """The subscriber has given ``blocks`` up."""
         for block in blocks:
-            account = self.accounts[block.model]
-            account.lost[reason] = account.lost.get(reason, 0) + block.rows
-            self._done_bytes += block.nbytes
+            self.settle(block, block.rows, reason)
+            self.release(block)
+
+    def settle(self, block: Block, rows: int, lost: str = "") -> None:
+        """``rows`` rows of ``block`` are dealt with, or given up for the reason ``lost``.
+
+        For who deals with a block in parts; once nothing of it is left, ``release`` must follow.
+        """
+        account = self.accounts[block.model]
+        if lost:
+            account.lost[lost] = account.lost.get(lost, 0) + rows
+        else:
+            account.delivered += rows
+        self._done_rows += rows
+
+    def release(self, block: Block) -> None:
+        """``block`` is kept no longer: there is room for another one."""
+        self._done_bytes += block.nbytes

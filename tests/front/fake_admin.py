@@ -157,6 +157,35 @@ ENTRIES = [
     entry(1, reason="better on the new data"),
 ]
 
+STREAM: dict[str, Any] = {
+    "served": [{"model": "digits", "version": "1", "rows": 1200}],
+    "sinks": [
+        {
+            "sink": "logger",
+            "type": "cloud_events",
+            "state": "down",
+            "models": ["digits", "fr*"],
+            "buffered_bytes": 4096,
+            "buffer_bytes": 16384,
+            "retries": 7,
+            "last_error": "http://logger: Connection refused",
+            "last_error_at": "2026-01-31T12:00:00.000000Z",
+            "last_delivery_at": None,
+            "accounts": [
+                {
+                    "model": "digits",
+                    "served": 1200,
+                    "sampled_out": 200,
+                    "dropped": {"buffer_full": 50, "rerun": 2},
+                    "delivered": 900,
+                    "lost": {},
+                    "buffered": 48,
+                }
+            ],
+        }
+    ],
+}
+
 VERIFIED = {"entries": 3, "intact": True, "first_broken": None, "reason": ""}
 
 

@@ -12,7 +12,7 @@ from gateway.front.admin import AdminFront
 from gateway.front.admin_live import WatchEndpoints
 from gateway.stream.live import LiveStream
 from gateway.stream.stream import PredictionStream
-from tests.front.fake_admin import FakeAdmin, FakeTruth
+from tests.front.fake_admin import STREAM, FakeAdmin, FakeTruth
 from tests.front.running_front import DEADLINE_S
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ class RunningAdmin:
             self.admin,
             version="1.2.3",
             more=watch.routes(),
-            **{"host": "127.0.0.1", "port": 0, **options},
+            **{"host": "127.0.0.1", "port": 0, "stream": lambda: STREAM, **options},
         )
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)

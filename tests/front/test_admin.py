@@ -19,6 +19,7 @@ from tests.front.fake_admin import (
     OUTCOMES,
     REPORT,
     STATUS,
+    STREAM,
     VERDICT,
     FakeAdmin,
     FakeTruth,
@@ -163,6 +164,10 @@ def test_reading(client: httpx.Client, admin: FakeAdmin) -> None:
     admin.worst = [{"inputs": [], "primary": [], "shadow": [], "distance": math.inf}]
     assert client.get(f"{MODEL}/shadow/worst").json() == admin.worst
     assert client.get("/admin/history/verify").json()["intact"] is True
+
+
+def test_what_became_of_the_predictions_is_told(client: httpx.Client) -> None:
+    assert client.get("/admin/stream").json() == STREAM
 
 
 def test_history_may_be_narrowed(client: httpx.Client, admin: FakeAdmin) -> None:
@@ -495,7 +500,7 @@ def test_the_openapi_document_has_every_route_and_no_other() -> None:
     routed = {
         (method, route.path)
         for route in (
-            *AdminEndpoints(FakeAdmin()).routes(),
+            *AdminEndpoints(FakeAdmin(), dict).routes(),
             *WatchEndpoints(FakeAdmin(), LiveStream(PredictionStream(), 1), FakeTruth()).routes(),
         )
         for method in route.methods or ()
