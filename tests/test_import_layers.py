@@ -62,7 +62,7 @@ HOMES = {
         "front/admin_request.py",
     ),
     "grpc": ("front/grpc_grpcio.py",),
-    "pyarrow": ("stream/sinks/parquet.py", "monitor/profile_data.py"),
+    "pyarrow": ("stream/sinks/parquet.py", "monitor/"),
     "confluent_kafka": ("stream/sinks/kafka.py",),
     "nats": ("stream/sinks/nats.py",),
     "grpc_health": ("front/",),
