@@ -34,6 +34,7 @@ from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.route import RouteTable
 from gateway.errors import ConfigError, StartupError
 from gateway.front.admin import AdminFront
+from gateway.front.admin_drift import DriftEndpoints
 from gateway.front.grpc_grpcio import GrpcioFront
 from gateway.front.grpc_native import NativeFront
 from gateway.front.grpc_options import GrpcOptions, TlsFiles
@@ -42,6 +43,7 @@ from gateway.front.http_server import HttpFront, MetricsFront
 from gateway.front.shared_memory import SharedMemoryRegions
 from gateway.logs import Logging
 from gateway.metrics import GatewayMetrics, ServerSample, VersionSample
+from gateway.monitor.monitors import Monitors
 from gateway.serving.lifecycle import State
 from gateway.serving.memory import give_back_large_blocks
 from gateway.serving.onnx.runtime import runtime
@@ -106,7 +108,9 @@ class Gateway:
             budget=MemoryBudget(config.memory_budget),
             taps=self.stream,
         )
-        store = StateStore(Path(config.state_dir) if config.state_dir else None, fault=fault)
+        directory = Path(config.state_dir) if config.state_dir else None
+        self.monitors = Monitors(self.stream, keep=directory and directory / "references")
+        store = StateStore(directory, fault=fault)
         self.rollouts = Rollouts(self.manager, routing, self._registry, store, fault=fault)
         self.service = ControlService(self.manager, self.rollouts, logs)
         self.metrics = GatewayMetrics(
@@ -114,6 +118,7 @@ class Gateway:
             self._sample_versions,
             self.rollouts.samples,
             self._sample_stream,
+            self.monitors.samples,
             states=[state.value for state in State],
             latency_bounds_ns=LATENCY_BOUNDS_NS,
             build={
@@ -135,6 +140,7 @@ class Gateway:
         """
         self._catch_signals()
         await self.rollouts.open()
+        self.monitors.start()
         await self._listen()
         loading = asyncio.create_task(self._load())
         stopping = asyncio.create_task(self._stop.wait())
@@ -187,6 +193,7 @@ class Gateway:
                 port=_bindable(config.admin_port),
                 allowed_hosts=config.admin_allowed_hosts,
                 access_log=config.access_log,
+                more=DriftEndpoints(self.monitors).routes(),
             )
         for name, front in self._fronts.items():
             await front.start()
@@ -266,6 +273,7 @@ class Gateway:
             front.stop_accepting()
         rest_s = max(deadline - time.monotonic(), 0.0)
         await asyncio.gather(*(front.close(rest_s) for front in self._fronts.values()))
+        await self.monitors.close()
         if cut or self.manager.loading:
             # A run or a load inside ONNX Runtime cannot be interrupted, and joining its thread
             # would outlast the grace period.

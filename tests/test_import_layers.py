@@ -27,6 +27,7 @@ FOUNDATION = frozenset(
         "metrics",
         "rollout_metrics",
         "stream_metrics",
+        "drift_metrics",
         "logs",
         "protos",
         "__version__",
@@ -53,6 +54,7 @@ HOMES = {
     "tomllib": (
         "config.py",
         "serving/model_config.py",
+        "monitor/monitor_file.py",
         "control/declaration.py",
         "serving/lineage.py",
         "front/admin_request.py",
