@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.commands import show
+from gateway.commands import drift, show
 from gateway.commands.admin_client import DEFAULT_URL, AdminClient, Refused, Unreachable
 from gateway.commands.parsers import GATE_OPTIONS, SHADOW_OPTIONS
 from gateway.config import environment
@@ -287,6 +287,15 @@ def _write(directory: Path, document: Mapping[str, Any]) -> str:
     return str(file)
 
 
+# -- drift ------------------------------------------------------------------------------------
+
+
+def _drift(options: argparse.Namespace) -> int:
+    answer = _client(options).get("models", options.model, "drift", windows=options.windows)
+    _tell(options, answer, lambda found: drift.drift(found, everything=options.all))
+    return drift.exit_code(answer) if options.exit_code else 0
+
+
 _VERBS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "promote": _promote,
     "rollback": _rollback,
@@ -300,4 +309,5 @@ _VERBS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "diff": _diff,
     "apply": _apply,
     "golden record": _record,
+    "drift": _drift,
 }
