@@ -9,8 +9,8 @@ import numpy.typing as npt
 from gateway._native.sketch_reservoir import Reservoir
 from gateway.monitor.features import FeatureTable
 
-#: Most bytes of one step's sample; of wide models fewer rows are kept.
-MOST_BYTES: Final = 4 << 20
+#: Most bytes of the samples of all steps of a window; of wide models fewer rows are kept.
+MOST_BYTES: Final = 16 << 20
 
 
 class FeatureSamples:
@@ -21,12 +21,14 @@ class FeatureSamples:
     Args:
         names: of the features.
         rows: most rows of the sample.
+        steps: how many such samples a window has; all of one size, so that they merge exactly.
         seed: differs between steps that are to be merged.
     """
 
-    def __init__(self, names: Iterable[str], rows: int, seed: int) -> None:
+    def __init__(self, names: Iterable[str], rows: int, steps: int, seed: int) -> None:
         self._names: Final = frozenset(names)
-        self._rows: Final = max(min(rows, MOST_BYTES // max(8 * len(self._names), 1)), 1)
+        fit = MOST_BYTES // max(8 * len(self._names) * steps, 1)
+        self._rows: Final = max(min(rows, fit), 1)
         self._seed: Final = seed
         # By the place of a table: the columns that are sampled, and their rows.
         self._columns: dict[int, list[int]] = {}

@@ -52,9 +52,9 @@ class FeatureMonitor:
         self._correct: Final = CORRECTIONS[settings.correction]
         self._significance: Final = settings.significance
         self._parts: Final = settings.window.parts
-        rows = settings.window.sample
-        self._steps: Final = [_Step(profile, sampled, rows, at) for at in range(self._parts)]
-        self._merged: Final = _Step(profile, sampled, rows, 0) if self._parts > 1 else None
+        rows, parts = settings.window.sample, self._parts
+        self._steps: Final = [_Step(profile, sampled, rows, parts, at) for at in range(parts)]
+        self._merged: Final = _Step(profile, sampled, rows, parts, parts) if parts > 1 else None
         self._current = 0
 
     def take(self, block: Block) -> None:
@@ -131,9 +131,11 @@ class FeatureMonitor:
 class _Step:
     """What is held of one step."""
 
-    def __init__(self, profile: Profile, sampled: list[str], rows: int, seed: int) -> None:
+    def __init__(
+        self, profile: Profile, sampled: list[str], rows: int, steps: int, seed: int
+    ) -> None:
         self.counts: Final = FeatureCounts(profile)
-        self.samples: Final = FeatureSamples(sampled, rows, seed)
+        self.samples: Final = FeatureSamples(sampled, rows, steps, seed)
 
     def add(self, tables: list[FeatureTable]) -> None:
         self.counts.add_tables(tables)
