@@ -69,7 +69,9 @@ def write_reference(path: Path) -> None:
     )
     builder = ProfileBuilder()
     builder.add(block)
-    write_profile(path, builder.profile("", ProfileSource(name="random", rows=REFERENCE_ROWS)))
+    source = ProfileSource(name="random", rows=REFERENCE_ROWS)
+    # A file that monitor.toml names is read for whatever model.
+    write_profile(path, builder.profile(f"sha256:{0:064}", source))
 
 
 class StreamCost:
@@ -88,9 +90,9 @@ class StreamCost:
         else:
             self._file.unlink(missing_ok=True)
         deadline = time.monotonic() + 30
-        while self._state() != ("watching" if on else ""):
+        while (found := self._state())["state"] != ("watching" if on else ""):
             if time.monotonic() > deadline:
-                raise SystemExit(f"the monitor is not {'on' if on else 'off'}: {self._state()!r}")
+                raise SystemExit(f"the monitor is not {'on' if on else 'off'}: {found}")
             time.sleep(0.1)
 
     def round(self, protocol: str) -> Round:
@@ -121,13 +123,14 @@ class StreamCost:
         )
         return {outcome or name: float(figure) for name, outcome, figure in found}
 
-    def _state(self) -> str:
+    def _state(self) -> dict[str, str]:
         url = f"http://127.0.0.1:{self._gateway.admin_port}/admin/models/{MODEL}/drift"
         try:
             with urllib.request.urlopen(url, timeout=30) as answer:
-                return str(json.loads(answer.read())["versions"][0]["state"])
+                version = json.loads(answer.read())["versions"][0]
+                return {key: str(version[key]) for key in ("state", "reason")}
         except urllib.error.HTTPError:
-            return ""
+            return {"state": ""}
 
 
 def told(protocol: str, off: list[Round], on: list[Round]) -> str:

@@ -63,7 +63,8 @@ class Sample:
     def shares_at(self, points: Floats) -> Floats:
         """The share of the sample at or below each of ``points``."""
         places = np.searchsorted(self.values, points, side="right")
-        return np.concatenate([[0.0], self.cumulated])[places] / self.cumulated[-1]
+        shares: Floats = np.concatenate([[0.0], self.cumulated])[places] / self.cumulated[-1]
+        return shares
 
 
 # -- on counts --------------------------------------------------------------------------------
@@ -126,6 +127,31 @@ def chi_square_fit(reference: npt.ArrayLike, current: npt.ArrayLike) -> tuple[fl
     return statistic, chi_square_tail(statistic, int(either.sum()) - 1)
 
 
+class Apart:
+    """How far the cumulative distributions of two samples are apart, at each of their values.
+
+    What the tests of samples have in common, so that several of them cost little more than one.
+    """
+
+    def __init__(self, reference: Sample, current: Sample) -> None:
+        self._sizes: Final = reference.size, current.size
+        self._points: Final = np.sort(
+            np.concatenate([reference.values, current.values]), kind="stable"
+        )
+        self._apart: Final = np.abs(
+            reference.shares_at(self._points) - current.shares_at(self._points)
+        )
+
+    def kolmogorov_smirnov(self, method: str) -> tuple[float, float]:
+        """See ``kolmogorov_smirnov``."""
+        statistic = float(self._apart.max())
+        return statistic, kolmogorov_smirnov_tail(statistic, *self._sizes, method)
+
+    def wasserstein(self) -> float:
+        """See ``wasserstein``."""
+        return float(np.sum(self._apart[:-1] * np.diff(self._points)))
+
+
 # -- on samples -------------------------------------------------------------------------------
 
 
@@ -138,22 +164,22 @@ def kolmogorov_smirnov(
     exact while no sample has more than 10,000 values. The exact one takes time by the product of
     both sizes; samples with weights have the asymptotic one.
     """
-    statistic = _largest_difference(reference, current)
-    return statistic, kolmogorov_smirnov_tail(statistic, reference.size, current.size, method)
+    return Apart(reference, current).kolmogorov_smirnov(method)
 
 
 def wasserstein(reference: Sample, current: Sample) -> float:
     """The first Wasserstein distance, in the values' own unit, as scipy's."""
-    points = np.concatenate([reference.values, current.values])
-    points.sort(kind="stable")
-    between = np.diff(points)
-    apart = np.abs(reference.shares_at(points[:-1]) - current.shares_at(points[:-1]))
-    return float(np.sum(apart * between))
+    return Apart(reference, current).wasserstein()
 
 
 def wasserstein_over_deviation(reference: Sample, current: Sample, deviation: float) -> float:
     """The same over the reference's standard deviation, as Evidently's."""
-    return wasserstein(reference, current) / max(deviation, LEAST_DEVIATION)
+    return over_deviation(wasserstein(reference, current), deviation)
+
+
+def over_deviation(distance: float, deviation: float) -> float:
+    """A distance over the reference's standard deviation, which counts as 0.001 at least."""
+    return distance / max(deviation, LEAST_DEVIATION)
 
 
 # -- parts ------------------------------------------------------------------------------------
@@ -168,7 +194,8 @@ def _counts(counts: npt.ArrayLike) -> Floats:
 
 def _shares(counts: npt.ArrayLike) -> Floats:
     found = _counts(counts)
-    return found / found.sum()
+    shares: Floats = found / found.sum()
+    return shares
 
 
 def _filled(shares: Floats) -> Floats:
@@ -182,8 +209,3 @@ def _filled(shares: Floats) -> Floats:
 def _relative_entropy(of: Floats, to: Floats) -> float:
     there = of > 0
     return float(np.sum(of[there] * np.log(of[there] / to[there])))
-
-
-def _largest_difference(reference: Sample, current: Sample) -> float:
-    points = np.concatenate([reference.values, current.values])
-    return float(np.abs(reference.shares_at(points) - current.shares_at(points)).max())

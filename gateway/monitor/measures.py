@@ -85,22 +85,24 @@ def _psi(reference: Observed, window: Observed) -> Measured:
 
 def _kolmogorov_smirnov(reference: Observed, window: Observed) -> Measured:
     # The exact p-value takes time by the product of the sizes, on every feature of every window.
-    return drift.kolmogorov_smirnov(*_samples(reference, window), method="asymp")
+    return _apart(reference, window).kolmogorov_smirnov("asymp")
 
 
 def _wasserstein(reference: Observed, window: Observed) -> Measured:
-    return drift.wasserstein(*_samples(reference, window)), None
+    return _apart(reference, window).wasserstein(), None
 
 
 def _wasserstein_over_deviation(reference: Observed, window: Observed) -> Measured:
-    samples = _samples(reference, window)
-    return drift.wasserstein_over_deviation(*samples, reference.deviation), None
+    distance = _apart(reference, window).wasserstein()
+    return drift.over_deviation(distance, reference.deviation), None
 
 
-def _samples(reference: Observed, window: Observed) -> tuple[drift.Sample, drift.Sample]:
-    if reference.sample is None or window.sample is None:
-        raise ValueError("a sample of the values is needed on both sides")
-    return reference.sample, window.sample
+def _apart(reference: Observed, window: Observed) -> drift.Apart:
+    if not window.apart:
+        if reference.sample is None or window.sample is None:
+            raise ValueError("a sample of the values is needed on both sides")
+        window.apart.append(drift.Apart(reference.sample, window.sample))
+    return window.apart[0]
 
 
 def _chi_square(reference: Observed, window: Observed) -> Measured:
@@ -128,7 +130,7 @@ def _chance_of_tenths(reference: Observed, window: Observed) -> float:
 
 
 def _chance_of_samples(reference: Observed, window: Observed) -> float:
-    return _kolmogorov_smirnov(reference, window)[1] or 0.0
+    return _apart(reference, window).kolmogorov_smirnov("asymp")[1]
 
 
 def _chance_of_missing(reference: Observed, window: Observed) -> float:

@@ -71,7 +71,6 @@ class Monitored:
 
     def follow(self, sources: Mapping[Key, Source]) -> None:
         """Look at what there is now; blocks while files are read."""
-        self.sources = sources
         unwatched = set()
         for key, source in sources.items():
             folder = folder_of(source)
@@ -81,6 +80,8 @@ class Monitored:
             elif self._has_changed(key, source):
                 self._watch(key, source, folder)
         self.unwatched = frozenset(unwatched)
+        # Last: whoever asks takes a source that is not among these for one that is not looked at.
+        self.sources = sources
         self._see_out()
 
     def _has_changed(self, key: Key, source: Source) -> bool:

@@ -1,13 +1,13 @@
 """One feature as the tests take it: from the reference, or from a window."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
 
 from gateway.monitor.counts import CategoryTally, NumericCounts
-from gateway.monitor.drift import Sample
+from gateway.monitor.drift import Apart, Sample
 from gateway.monitor.profile import FeatureProfile, Int64s, NumericReference
 
 
@@ -31,6 +31,7 @@ class Observed:
         tenths: values by the reference's tenths; of categories the same as ``counts``.
         deviation: the standard deviation of the values, divided by their number; NaN of categories.
         sample: of the values; ``None`` where none was kept.
+        apart: of a window, its sample beside the reference's, once a test has asked for it.
     """
 
     kind: Kind
@@ -40,6 +41,7 @@ class Observed:
     tenths: Int64s
     deviation: float = float("nan")
     sample: Sample | None = None
+    apart: list[Apart] = field(default_factory=list)
 
     @property
     def values(self) -> int:

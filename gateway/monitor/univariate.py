@@ -80,9 +80,11 @@ class FeatureMonitor:
     def _findings(self, step: "_Step", window: Window) -> list[Finding]:
         seen = step.observed(self.tests) if window.judged else {}
         measured = {
-            (feature, test): _measured(MEASURES[test], self._reference[feature], seen.get(feature))
+            (feature, test): _measured(
+                MEASURES[test], limits, self._reference[feature], seen.get(feature)
+            )
             for feature, tests in self.tests.items()
-            for test in tests
+            for test, limits in tests.items()
         }
         chances = self._corrected(measured)
         return [
@@ -158,7 +160,9 @@ class _Step:
         }
 
 
-def _measured(measure: Measure, reference: Observed, seen: Observed | None) -> _Figures | None:
+def _measured(
+    measure: Measure, limits: Limits, reference: Observed, seen: Observed | None
+) -> _Figures | None:
     """The figures of a test; ``None`` where there is too little to say."""
     if seen is None or not seen.rows or not reference.rows:
         return None
@@ -168,7 +172,10 @@ def _measured(measure: Measure, reference: Observed, seen: Observed | None) -> _
         return None
     value, chance = measure.measure(reference, seen)
     if measure.chance is not None:
-        chance = measure.chance(reference, seen)
+        # Of a figure within its limits nobody asks. As 1 it counts among the features that the
+        # others are corrected for, which can only make those larger.
+        within = limits.level(value) is Level.OK
+        chance = 1.0 if within else measure.chance(reference, seen)
     return _Figures(value, chance)
 
 

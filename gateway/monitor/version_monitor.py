@@ -74,9 +74,9 @@ class VersionMonitor:
         self.reports: Final[deque[WindowReport]] = deque(
             before.reports if before else (), maxlen=settings.keep
         )
-        self.windows = before.windows if before else 0
-        self.rows = before.rows if before else 0
-        self.lost_rows = before.lost_rows if before else 0
+        self.windows: int = before.windows if before else 0
+        self.rows: int = before.rows if before else 0
+        self.lost_rows: int = before.lost_rows if before else 0
         self.broken = ""
         self._kinds: Final = kinds
         self._tell: Final = tell
