@@ -35,6 +35,8 @@ REFERENCE_ROWS = 20_000
 MONITOR = """
 reference = { profile = "reference.json" }
 window = { rows = 5000 }
+"""
+ALL_TESTS = """
 tests = ["jensen_shannon", "psi", "kolmogorov_smirnov", "wasserstein_over_deviation",
          "missing_rate", "out_of_range_rate"]
 """
@@ -77,7 +79,10 @@ def write_reference(path: Path) -> None:
 class StreamCost:
     """A run over one gateway."""
 
-    def __init__(self, gateway: targets.Gateway, folder: Path, seconds: int, work: Path) -> None:
+    def __init__(
+        self, gateway: targets.Gateway, folder: Path, seconds: int, work: Path, text: str
+    ) -> None:
+        self._text = text
         self._gateway = gateway
         self._file = folder / "monitor.toml"
         self._seconds = seconds
@@ -86,7 +91,7 @@ class StreamCost:
     def switch(self, on: bool) -> None:
         """Have the model monitored, or not."""
         if on:
-            self._file.write_text(MONITOR)
+            self._file.write_text(self._text)
         else:
             self._file.unlink(missing_ok=True)
         deadline = time.monotonic() + 30
@@ -148,7 +153,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure what the stream and monitors cost.")
     parser.add_argument("--rounds", type=int, default=8, help="of each state (default: 8)")
     parser.add_argument("--seconds", type=int, default=3, help="seconds a round (default: 3)")
+    parser.add_argument(
+        "--all-tests", action="store_true", help="those of samples too, not the default ones alone"
+    )
     arguments = parser.parse_args()
+    text = MONITOR + (ALL_TESTS if arguments.all_tests else "")
     if missing := missing_programs():
         raise SystemExit("\n".join(missing))
     with tempfile.TemporaryDirectory() as directory:
@@ -159,7 +168,7 @@ def main() -> None:
         onnx.save(models.mlp(MODEL, models.LAYERS[MODEL]), folder / "1" / "model.onnx")
         write_reference(folder / "reference.json")
         with targets.gateway(repository, MODEL, "native") as gateway:
-            cost = StreamCost(gateway, folder, arguments.seconds, work)
+            cost = StreamCost(gateway, folder, arguments.seconds, work, text)
             rounds: dict[tuple[str, bool], list[Round]] = {}
             least = 0
             for number in range(arguments.rounds + 1):
