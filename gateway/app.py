@@ -7,6 +7,7 @@ once with the code 128 + its number, 143 for SIGTERM and 130 for SIGINT.
 """
 
 import asyncio
+import gc
 import logging
 import os
 import platform
@@ -35,20 +36,24 @@ from gateway.dispatch.route import RouteTable
 from gateway.errors import ConfigError, StartupError
 from gateway.front.admin import AdminFront
 from gateway.front.admin_drift import DriftEndpoints
+from gateway.front.admin_live import WatchEndpoints
 from gateway.front.grpc_grpcio import GrpcioFront
 from gateway.front.grpc_native import NativeFront
 from gateway.front.grpc_options import GrpcOptions, TlsFiles
 from gateway.front.http_context import HttpLimits
 from gateway.front.http_server import HttpFront, MetricsFront
+from gateway.front.live_feed import LiveStream as Live
 from gateway.front.shared_memory import SharedMemoryRegions
 from gateway.logs import Logging
 from gateway.metrics import GatewayMetrics, ServerSample, VersionSample
+from gateway.monitor.ground_truth import GroundTruth
 from gateway.monitor.monitors import Monitors
 from gateway.serving.lifecycle import State
 from gateway.serving.memory import give_back_large_blocks
 from gateway.serving.onnx.runtime import runtime
 from gateway.serving.registry import Registry
 from gateway.setting_types import Port
+from gateway.stream.live import LiveStream
 from gateway.stream.stream import PredictionStream
 from gateway.stream_metrics import StreamSample
 
@@ -74,7 +79,12 @@ class Front(Protocol):
 
 #: The front of each ``grpc_impl``.
 GRPC_FRONTS: Final[
-    dict[str, Callable[[Dispatcher, ControlService, SharedMemoryRegions, GrpcOptions], Front]]
+    dict[
+        str,
+        Callable[
+            [Dispatcher, ControlService, SharedMemoryRegions, GrpcOptions, Live | None], Front
+        ],
+    ]
 ] = {
     "native": NativeFront,
     "grpcio": GrpcioFront,
@@ -109,6 +119,8 @@ class Gateway:
             taps=self.stream,
         )
         directory = Path(config.state_dir) if config.state_dir else None
+        self.live = LiveStream(self.stream, config.max_stream_subscribers)
+        self.truth = GroundTruth(directory, settings=self.stream.label_settings)
         self.monitors = Monitors(self.stream, keep=directory and directory / "references")
         store = StateStore(directory, fault=fault)
         self.rollouts = Rollouts(self.manager, routing, self._registry, store, fault=fault)
@@ -118,6 +130,7 @@ class Gateway:
             self._sample_versions,
             self.rollouts.samples,
             self._sample_stream,
+            self.truth.samples,
             self.monitors.samples,
             states=[state.value for state in State],
             latency_bounds_ns=LATENCY_BOUNDS_NS,
@@ -140,6 +153,8 @@ class Gateway:
         """
         self._catch_signals()
         await self.rollouts.open()
+        await self.truth.open()
+        self.stream.subscribe(self.truth.subscription)
         self.monitors.start()
         await self._listen()
         loading = asyncio.create_task(self._load())
@@ -161,6 +176,12 @@ class Gateway:
     async def _listen(self) -> None:
         """Start every front; the models are loaded behind them, and readiness tells when."""
         config = self._config
+        limits = HttpLimits(
+            max_request_bytes=config.max_request_bytes,
+            max_header_bytes=config.max_header_bytes,
+            keep_alive_timeout_s=config.keepalive_timeout_s,
+            read_timeout_s=config.read_timeout_s,
+        )
         if config.http_port:
             self._fronts["HTTP"] = HttpFront(
                 self.dispatcher,
@@ -168,22 +189,29 @@ class Gateway:
                 self._shared_memory,
                 host=config.host,
                 port=_bindable(config.http_port),
-                limits=HttpLimits(
-                    max_request_bytes=config.max_request_bytes,
-                    max_header_bytes=config.max_header_bytes,
-                    keep_alive_timeout_s=config.keepalive_timeout_s,
-                    read_timeout_s=config.read_timeout_s,
-                ),
+                limits=limits,
                 metrics=self.metrics.exposition,
                 access_log=config.access_log,
             )
         if config.grpc_port:
             self._fronts["gRPC"] = GRPC_FRONTS[config.grpc_impl](
-                self.dispatcher, self.service, self._shared_memory, _grpc_options(config)
+                self.dispatcher,
+                self.service,
+                self._shared_memory,
+                _grpc_options(config),
+                self.live if config.grpc_prediction_stream else None,
             )
+            if config.grpc_prediction_stream and not config.grpc_tls_client_ca:
+                log.warning(
+                    "whoever reaches the gRPC port may watch all predictions: "
+                    "--grpc-prediction-stream is set, and --grpc-tls-client-ca is not"
+                )
         if config.metrics_port:
             self._fronts["metrics"] = MetricsFront(
-                self.metrics.exposition, host=config.host, port=_bindable(config.metrics_port)
+                self.metrics.exposition,
+                host=config.host,
+                port=_bindable(config.metrics_port),
+                limits=limits,
             )
         if config.admin_port:
             self._fronts["admin"] = AdminFront(
@@ -192,8 +220,12 @@ class Gateway:
                 host=config.admin_host,
                 port=_bindable(config.admin_port),
                 allowed_hosts=config.admin_allowed_hosts,
+                limits=limits,
                 access_log=config.access_log,
-                more=DriftEndpoints(self.monitors).routes(),
+                more=[
+                    *WatchEndpoints(self.rollouts, self.live, self.truth).routes(),
+                    *DriftEndpoints(self.monitors).routes(),
+                ],
             )
         for name, front in self._fronts.items():
             await front.start()
@@ -213,6 +245,7 @@ class Gateway:
                 f"{len(failures)} models failed to load, and --exit-on-error is set:\n"
                 + "\n".join(f"  {failure}" for failure in failures)
             )
+        spare_the_collector()
         names = self.service.model_names()
         log.log(
             logging.WARNING if failures or not names else logging.INFO,
@@ -269,10 +302,13 @@ class Gateway:
             await asyncio.sleep(0.01)
         if cut := self.dispatcher.inflight:
             log.warning("the grace period has passed; %d requests are cut off", cut)
+        # After the last answer, so that it can be seen; connections would never end else.
+        self.live.drain()
         for front in self._fronts.values():
             front.stop_accepting()
         rest_s = max(deadline - time.monotonic(), 0.0)
         await asyncio.gather(*(front.close(rest_s) for front in self._fronts.values()))
+        await self.truth.close()
         await self.monitors.close()
         if cut or self.manager.loading:
             # A run or a load inside ONNX Runtime cannot be interrupted, and joining its thread
@@ -308,13 +344,22 @@ class Gateway:
     def _sample_stream(self) -> StreamSample:
         return StreamSample(
             served={(model, version): rows for model, version, rows in self.stream.served()},
-            accounts=[
-                (subscription.name, model, account)
-                for subscription in self.stream.subscriptions
-                for model, account in subscription.accounts.items()
-            ],
-            buffered_bytes={s.name: s.buffered_bytes for s in self.stream.subscriptions},
+            accounts=list(self.stream.accounts()),
+            buffered_bytes=self.stream.buffered_bytes(),
+            watching=len(self.live),
         )
+
+
+def spare_the_collector() -> None:
+    """Have the garbage collector look at what is new, and at that less often.
+
+    What is there once the models are loaded stays; walking it takes tens of milliseconds, in which
+    nobody is answered. Requests are freed by counting their references: what the collector is for
+    comes of errors and of requests that go through the framework, and may wait for ten thousand
+    objects.
+    """
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
 
 
 def serve(config: Config, logs: Logging) -> int:

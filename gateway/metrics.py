@@ -27,6 +27,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from gateway.drift_metrics import DriftCollector, DriftSample
+from gateway.label_metrics import LabelCollector, LabelSample
 from gateway.rollout_metrics import ModelSample, RolloutCollector
 from gateway.stream_metrics import StreamCollector, StreamSample
 
@@ -115,6 +116,7 @@ class GatewayMetrics:
         versions: Callable[[], Iterable[VersionSample]],
         rollouts: Callable[[], Iterable[ModelSample]],
         stream: Callable[[], StreamSample],
+        labels: Callable[[], Sequence[LabelSample]] = tuple,
         drift: Callable[[], Sequence[DriftSample]] = tuple,
         *,
         states: Sequence[str],
@@ -135,6 +137,7 @@ class GatewayMetrics:
         self._registry.register(_VersionCollector(versions, states, latency_bounds_ns))
         self._registry.register(RolloutCollector(rollouts))
         self._registry.register(StreamCollector(stream))
+        self._registry.register(LabelCollector(labels))
         self._registry.register(DriftCollector(drift))
 
     def exposition(self) -> bytes:

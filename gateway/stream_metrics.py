@@ -33,11 +33,13 @@ class StreamSample:
         served: rows answered, by model and version.
         accounts: the subscriber, the model, and what became of its predictions.
         buffered_bytes: memory of what waits, by subscriber.
+        watching: clients that watch predictions live.
     """
 
     served: Mapping[tuple[str, str], int] = field(default_factory=dict)
     accounts: Sequence[tuple[str, str, Account]] = ()
     buffered_bytes: Mapping[str, int] = field(default_factory=dict)
+    watching: int = 0
 
 
 class StreamCollector(Collector):
@@ -70,6 +72,11 @@ class StreamCollector(Collector):
         for name, size in sample.buffered_bytes.items():
             held.add_metric((name,), size)
         yield held
+        yield GaugeMetricFamily(
+            "onnx_gateway_stream_subscribers",
+            "Clients that watch predictions live.",
+            sample.watching,
+        )
 
 
 def _accounts(sample: StreamSample) -> Iterator[Metric]:

@@ -27,6 +27,7 @@ FOUNDATION = frozenset(
         "metrics",
         "rollout_metrics",
         "stream_metrics",
+        "label_metrics",
         "drift_metrics",
         "logs",
         "protos",

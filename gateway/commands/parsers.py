@@ -48,6 +48,7 @@ def add_traffic_commands(add: Add) -> None:
     _add_record(add)
     _add_declared(add)
     _add_golden(add)
+    _add_watching(add)
     _add_drift(add)
 
 
@@ -223,6 +224,36 @@ def _add_golden(add: Add) -> None:
     record.add_argument("-o", "--output", default="golden", metavar="DIR", help="(default: golden)")
 
 
+def _add_watching(add: Add) -> None:
+    tail = _read(
+        add,
+        "tail",
+        "watch a model's predictions go by",
+        "A line for each, until Ctrl-C. What is too fast for this terminal is dropped, and counted "
+        "on stderr.",
+    )
+    tail.add_argument("model", metavar="MODEL")
+    tail.add_argument("-n", "--limit", type=int, metavar="N", help="end after so many")
+    tail.add_argument(
+        "--sample", type=float, metavar="SHARE", help="of the requests, above 0 (default: 1)"
+    )
+    tail.add_argument(
+        "--fields", metavar="NAME,NAME,...", help="tensors and features to show (default: all)"
+    )
+    labels = _read(
+        add,
+        "labels",
+        "tell what was true of a model's predictions",
+        "With FILE, send labels: CSV, Parquet, JSON or JSON lines with id, value and maybe row and "
+        "time; sending them again does no harm. Without, tell what became of all.",
+    )
+    labels.add_argument("model", metavar="MODEL")
+    labels.add_argument("file", metavar="FILE", nargs="?", help="- for stdin, with --format")
+    labels.add_argument(
+        "--format", choices=("csv", "parquet", "json", "jsonl"), help="(default: as FILE ends)"
+    )
+
+
 def _add_drift(add: Add) -> None:
     drift = _read(
         add,
@@ -248,6 +279,7 @@ def _read(
     group = parser.add_argument_group("server")
     group.add_argument(
         "--admin",
+        "--url",
         metavar="URL",
         help="the server's admin API [ONNX_GATEWAY_ADMIN] (default: http://127.0.0.1:8003)",
     )

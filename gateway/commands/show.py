@@ -260,7 +260,7 @@ def worst(pairs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _tensor_cells(tensor: Mapping[str, Any]) -> tuple[str, ...]:
-    data = list(_flat(tensor["data"], _ELEMENTS + 1))
+    data = list(flat(tensor["data"], _ELEMENTS + 1))
     shown = ", ".join(
         f"{each:.5g}" if isinstance(each, float) else clean(each) for each in data[:_ELEMENTS]
     )
@@ -269,13 +269,13 @@ def _tensor_cells(tensor: Mapping[str, Any]) -> tuple[str, ...]:
     return (clean(tensor["name"]), clean(tensor["datatype"]), shape, f"{shown}{more}")
 
 
-def _flat(data: Any, limit: int) -> Iterable[Any]:
+def flat(data: Any, limit: int) -> Iterable[Any]:
     """The first ``limit`` elements of nested lists."""
     if not isinstance(data, list):
         return [data]
     found: list[Any] = []
     for each in data[:limit]:
-        found += _flat(each, limit - len(found))
+        found += flat(each, limit - len(found))
         if len(found) >= limit:
             break
     return found

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.commands import drift, show
+from gateway.commands import drift, show, watch
 from gateway.commands.admin_client import DEFAULT_URL, AdminClient, Refused, Unreachable
 from gateway.commands.parsers import GATE_OPTIONS, SHADOW_OPTIONS
 from gateway.config import environment
@@ -287,6 +287,17 @@ def _write(directory: Path, document: Mapping[str, Any]) -> str:
     return str(file)
 
 
+# -- predictions ------------------------------------------------------------------------------
+
+
+def _tail(options: argparse.Namespace) -> int:
+    return watch.tail(_client(options), options)
+
+
+def _labels(options: argparse.Namespace) -> int:
+    return _tell(options, watch.labels(_client(options), options), watch.shown_labels)
+
+
 # -- drift ------------------------------------------------------------------------------------
 
 
@@ -309,5 +320,7 @@ _VERBS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "diff": _diff,
     "apply": _apply,
     "golden record": _record,
+    "tail": _tail,
+    "labels": _labels,
     "drift": _drift,
 }

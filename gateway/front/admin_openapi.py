@@ -20,15 +20,17 @@ _ERRORS: Final = {
     400: "the request is wrong, or the version cannot be served; the message says where and why",
     403: "the Host header names another server",
     404: "no such model, version or label, or no canary or shadow to tell of",
-    409: "not possible as things stand",
+    409: "not possible as things stand, or no predictions are kept to join labels with",
     412: "the verdict keeps the gate shut; the message is the reason",
-    413: "the body is larger than 1 MiB",
+    413: "the body is larger than 1 MiB, or than 16 MiB of labels",
     415: "the Content-Type is another",
     500: "internal error",
-    503: "not now: not ready, or shutting down",
+    503: "not now: not ready, too many subscribers or requests wait, or shutting down",
 }
 _READ: Final = (403, 404, 500)
 _CHANGE: Final = (400, 403, 404, 409, 413, 415, 500, 503)
+_LABELLED: Final = _CHANGE
+_SHARE: Final[Schema] = {"type": "number", "exclusiveMinimum": 0, "maximum": 1, "default": 1}
 
 _ACTOR: Final[Schema] = {
     "name": "X-Actor",
@@ -160,6 +162,41 @@ def _record_paths() -> dict[str, Schema]:
     }
 
 
+def _watch_paths(model: str) -> dict[str, Schema]:
+    stream = operation_of("Predictions", "Watch predictions go by", {}, (400, 403, 404, 500, 503))
+    stream["responses"]["200"]["content"] = {
+        "text/event-stream": {
+            "schema": text(
+                "server-sent events, data in JSON: columns (names of features) before the first "
+                "prediction of a version, prediction for each request, dropped (how many were "
+                "lost on the way to this client since the last such event), end"
+            )
+        }
+    }
+    stream["parameters"] = [
+        _query("sample", {**_SHARE, "description": "of the requests that is wanted; 1 for all"}),
+        _query("fields", text("tensors and features that are wanted, with commas; all else")),
+        _query("limit", integer("predictions after which it ends; without, it does not", 1)),
+    ]
+    take = operation_of(
+        "Predictions", "Tell what was true", ref("LabelOutcomes"), _LABELLED, ref("Labels")
+    )
+    take["description"] = (
+        "Labels are joined with predictions by the request's id, whichever comes first. As CSV and "
+        "Parquet they are columns: id, value, and maybe row and time. Sending them again does no "
+        "harm."
+    )
+    for kind in ("application/x-ndjson", "text/csv", "application/vnd.apache.parquet"):
+        take["requestBody"]["content"][kind] = {"schema": text()}
+    return {
+        f"{model}/stream": {"get": stream},
+        f"{model}/labels": {
+            "get": _read("Predictions", "What became of labels", ref("LabelReport")),
+            "post": take,
+        },
+    }
+
+
 def _own_paths() -> dict[str, Schema]:
     page = operation_of("Server", "This document for people", {})
     page["responses"]["200"]["content"] = {"text/html": {"schema": text()}}
@@ -183,6 +220,7 @@ def admin_document(version: str) -> dict[str, Any]:
         **_shadow_paths(f"{model}/shadow"),
         **drift_paths(model),
         **_record_paths(),
+        **_watch_paths(model),
         **_own_paths(),
     }
     return document_of(

@@ -23,6 +23,19 @@ _VERDICTS: Final[Schema] = {
 _NUMBER: Final[Schema] = {"type": "number"}
 
 
+#: ``received`` is the sum of the others.
+_OUTCOMES: Final[dict[str, Schema]] = {
+    "received": integer("labels"),
+    "joined": integer("brought together with their prediction"),
+    "corrected": integer("took the place of an earlier label with another value"),
+    "duplicate": integer("said the same again; ignored"),
+    "late": integer("their prediction is not held any more"),
+    "row_missing": integer("their request has several rows, and they name none"),
+    "unmatched": integer("no such prediction came in time"),
+    "waiting": integer("for their prediction"),
+}
+
+
 def _share(description: str) -> Schema:
     return {"type": "number", "minimum": 0, "maximum": 1, "description": description}
 
@@ -279,4 +292,28 @@ SCHEMAS: Final[dict[str, Schema]] = {
         ["model", "field"], **{"model": text(), "field": text(), "from": {}, "to": {}}
     ),
     "Changes": object_of(["changes"], changes=array_of(ref("Change"))),
+    "TrueLabel": object_of(
+        ["id", "value"],
+        id=text("the request's"),
+        value={"description": "a number, true or false, text, or a list of numbers"},
+        row=integer("the place of the row in the request; for one of several rows"),
+        time={"description": "when it became known: Unix seconds or ISO 8601"},
+    ),
+    "Labels": object_of(["labels"], labels=array_of(ref("TrueLabel"))),
+    "LabelOutcomes": object_of(list(_OUTCOMES), **_OUTCOMES),
+    "LabelReport": object_of(
+        ["model", "settings", *_OUTCOMES, "held", "too_late"],
+        model=text(),
+        settings={
+            "type": ["object", "null"],
+            "description": "how predictions are kept, [labels] of model.toml; null where not",
+        },
+        **_OUTCOMES,
+        held=integer("predictions (rows) that are kept for labels"),
+        too_late={
+            "type": "object",
+            "additionalProperties": integer(),
+            "description": "joined rows whose window was closed already, by who says so",
+        },
+    ),
 }

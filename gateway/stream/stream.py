@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Final
 
 from gateway.serving.loaded import LoadedModel
+from gateway.serving.settings import LabelSettings
 from gateway.serving.signature import Signature
 from gateway.stream.columns import Columns
-from gateway.stream.subscription import Subscription
+from gateway.stream.subscription import Account, Subscription
 from gateway.stream.tap import StreamTap
 
 
@@ -45,6 +46,7 @@ class PredictionStream:
         self.sources: Mapping[tuple[str, str], Source] = {}
         self._taps: Final[set[StreamTap]] = set()
         self._served: Final[dict[tuple[str, str], int]] = {}
+        self._closed: Final[dict[tuple[str, str], Account]] = {}
 
     def tap(self, loaded: LoadedModel) -> StreamTap:
         """A tap for the lane of a version that begins to serve.
@@ -77,14 +79,45 @@ class PredictionStream:
         self.reconnect()
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """From now on it gets nothing more; what it has is its own to deal with."""
+        """From now on it gets nothing more; what it has is its own to deal with, before this."""
         self.subscriptions.remove(subscription)
         self.reconnect()
+        for model, account in subscription.accounts.items():
+            self._closed.setdefault((subscription.name, model), Account()).add(account)
 
     def reconnect(self) -> None:
         """A subscription watches other models than before."""
         for tap in self._taps:
             self._connect(tap)
+
+    def accounts(self) -> Iterator[tuple[str, str, Account]]:
+        """Subscriber, model and its account: those of one name together, gone ones included."""
+        totals: dict[tuple[str, str], Account] = {}
+        for key, account in self._closed.items():
+            totals.setdefault(key, Account()).add(account)
+        for subscription in self.subscriptions:
+            for model, account in subscription.accounts.items():
+                totals.setdefault((subscription.name, model), Account()).add(account)
+        for (name, model), account in sorted(totals.items(), key=lambda entry: entry[0]):
+            yield name, model, account
+
+    def buffered_bytes(self) -> dict[str, int]:
+        """Memory of what waits, by the subscriber's name."""
+        totals: dict[str, int] = {}
+        for subscription in self.subscriptions:
+            taken = totals.get(subscription.name, 0)
+            totals[subscription.name] = taken + subscription.buffered_bytes
+        return totals
+
+    def columns(self) -> Iterator[tuple[str, Columns]]:
+        """Model, and what a version of it that is loaded publishes."""
+        for tap in self._taps:
+            yield tap.model, tap.columns
+
+    def label_settings(self, model: str) -> LabelSettings | None:
+        """How predictions of ``model`` are kept for labels; ``None`` where they are not."""
+        taps = sorted((tap for tap in self._taps if tap.model == model), key=_by_version)
+        return taps[-1].labels if taps else None
 
     def served(self) -> Iterator[tuple[str, str, int]]:
         """Model, version and the rows that it has answered, over all its loads."""
@@ -96,4 +129,14 @@ class PredictionStream:
             yield model, version, rows
 
     def _connect(self, tap: StreamTap) -> None:
-        tap.subscriptions = tuple(s for s in self.subscriptions if s.watches(tap.model))
+        tap.subscriptions = tuple(
+            subscription
+            for subscription in self.subscriptions
+            if subscription.watches(tap.model)
+            and (tap.labels is not None or not subscription.labelled_only)
+        )
+
+
+def _by_version(tap: StreamTap) -> tuple[int, str]:
+    """The order of versions: by number, and by text where they are none."""
+    return (int(tap.version) if tap.version.isdecimal() else 0, tap.version)

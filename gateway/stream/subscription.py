@@ -43,6 +43,16 @@ class Account:
         """In the buffer, or taken out and not yet dealt with."""
         return self.put - self.delivered - sum(self.lost.values())
 
+    def add(self, other: "Account") -> None:
+        """Add the figures of ``other``, which is of the same model."""
+        self.served += other.served
+        self.sampled_out += other.sampled_out
+        self.put += other.put
+        self.delivered += other.delivered
+        for mine, theirs in ((self.dropped, other.dropped), (self.lost, other.lost)):
+            for reason, rows in tuple(theirs.items()):
+                mine[reason] = mine.get(reason, 0) + rows
+
 
 class Subscription:
     """A bounded buffer between the event loop, which fills it, and one subscriber's thread.
@@ -54,6 +64,7 @@ class Subscription:
         models: patterns of the models that it watches, as in a shell.
         max_bytes: of blocks in the buffer, those that were taken and not dealt with included.
         wants_ids, wants_event_ids: whether blocks must have them.
+        labelled_only: whether it watches those models alone whose predictions are kept for labels.
         notify: called on the loop's thread when there is something to take, once until the next
             ``take``; must not wait or raise.
 
@@ -70,11 +81,13 @@ class Subscription:
         max_bytes: int = 16 << 20,
         wants_ids: bool = False,
         wants_event_ids: bool = False,
+        labelled_only: bool = False,
         notify: Callable[[], None],
     ) -> None:
         self.name: Final = name
         self.wants_ids: Final = wants_ids
         self.wants_event_ids: Final = wants_event_ids
+        self.labelled_only: Final = labelled_only
         self.accounts: Final[dict[str, Account]] = {}
         self.without: frozenset[str] = frozenset()
         self._models: Final = tuple(models)
@@ -141,6 +154,16 @@ class Subscription:
         for block in blocks:
             self.accounts[block.model].delivered += block.rows
             self._done_bytes += block.nbytes
+
+    def pass_over(self, model: str, rows: int) -> None:
+        """Of what was taken and delivered, ``rows`` were not wanted: they are sampled out.
+
+        For a subscriber that lives on the event loop's thread.
+        """
+        account = self.accounts[model]
+        account.sampled_out += rows
+        account.put -= rows
+        account.delivered -= rows
 
     def lost(self, blocks: Iterable[Block], reason: str) -> None:
         """The subscriber has given ``blocks`` up."""

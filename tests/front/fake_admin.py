@@ -321,3 +321,36 @@ class FakeAdmin:
     def drift(self, model: str, windows: int = 1) -> dict[str, Any]:
         self.asked_windows = windows
         return DRIFT
+
+
+OUTCOMES: dict[str, int] = {
+    "received": 9,
+    "joined": 3,
+    "corrected": 1,
+    "duplicate": 1,
+    "late": 1,
+    "row_missing": 1,
+    "unmatched": 1,
+    "waiting": 1,
+}
+
+
+class FakeTruth:
+    """Keeps the labels that it is given as ``(model, kind, body)``."""
+
+    def __init__(self) -> None:
+        self.given: list[tuple[str, str, bytes]] = []
+
+    async def submit(self, model: str, kind: str, body: bytes) -> dict[str, Any]:
+        self.given.append((model, kind, body))
+        return OUTCOMES
+
+    def report(self, model: str) -> dict[str, Any]:
+        settings = {"hold_rows": 200_000, "hold_hours": 168.0, "wait_hours": 1.0, "outputs": []}
+        return {
+            "model": model,
+            "settings": settings,
+            **OUTCOMES,
+            "held": 1200,
+            "too_late": {"monitor": 2},
+        }

@@ -10,7 +10,10 @@ import uvloop
 
 from gateway.front.admin import AdminFront
 from gateway.front.admin_drift import DriftEndpoints
-from tests.front.fake_admin import FakeAdmin
+from gateway.front.admin_live import WatchEndpoints
+from gateway.stream.live import LiveStream
+from gateway.stream.stream import PredictionStream
+from tests.front.fake_admin import FakeAdmin, FakeTruth
 from tests.front.running_front import DEADLINE_S
 
 T = TypeVar("T")
@@ -19,10 +22,12 @@ T = TypeVar("T")
 class RunningAdmin:
     def __init__(self, **options: Any) -> None:
         self.admin = FakeAdmin()
+        self.truth = FakeTruth()
+        watch = WatchEndpoints(self.admin, LiveStream(PredictionStream(), 1), self.truth)
         self.front = AdminFront(
             self.admin,
             version="1.2.3",
-            more=DriftEndpoints(self.admin).routes(),
+            more=[*watch.routes(), *DriftEndpoints(self.admin).routes()],
             **{"host": "127.0.0.1", "port": 0, **options},
         )
         self._loop = uvloop.new_event_loop()
