@@ -12,6 +12,8 @@ from gateway.stream.block import Block, Int64s
 class Span:
     """A block that was made of several, and when its rows were answered. Immutable.
 
+    It is of rows: the ids of requests are not in it.
+
     Attributes:
         block: all rows together; its ``at`` is that of the last one.
         rows: how many there are.
@@ -54,8 +56,6 @@ def alike(block: Block) -> tuple[object, ...]:
     """What blocks must have in common to become one."""
     return (
         id(block.columns),
-        block.ids is None,
-        block.event_ids is None,
         *(
             (name, array.dtype, array.shape[1:])
             for name, array in chain(block.inputs.items(), block.outputs.items())
@@ -75,8 +75,9 @@ def _joined(blocks: Sequence[Block]) -> Block:
         at=blocks[-1].at,
         request_rows=np.concatenate([block.request_rows for block in blocks]),
         latency_ns=np.concatenate([block.latency_ns for block in blocks]),
-        ids=_all_of([block.ids for block in blocks]),
-        event_ids=_all_of([block.event_ids for block in blocks]),
+        ids=None,
+        event_ids=None,
+        loaded_ms=first.loaded_ms,
         inputs={
             name: np.concatenate([block.inputs[name] for block in blocks]) for name in first.inputs
         },
@@ -85,10 +86,6 @@ def _joined(blocks: Sequence[Block]) -> Block:
             for name in first.outputs
         },
     )
-
-
-def _all_of(ids: Sequence[list[str] | None]) -> list[str] | None:
-    return None if ids[0] is None else list(chain.from_iterable(each or () for each in ids))
 
 
 def _part(block: Block, start: int, stop: int, at: float) -> Block:
@@ -104,8 +101,9 @@ def _part(block: Block, start: int, stop: int, at: float) -> Block:
         at=at,
         request_rows=kept[there],
         latency_ns=block.latency_ns[there],
-        ids=None if block.ids is None else [block.ids[place] for place in there],
-        event_ids=None if block.event_ids is None else [block.event_ids[place] for place in there],
+        ids=None,
+        event_ids=None,
+        loaded_ms=block.loaded_ms,
         inputs={name: array[start:stop] for name, array in block.inputs.items()},
         outputs={name: array[start:stop] for name, array in block.outputs.items()},
     )
