@@ -104,6 +104,7 @@ class AdminFront:
         port: int,
         allowed_hosts: Sequence[str] = (),
         access_log: bool = False,
+        more: Sequence[Route] = (),
     ) -> None:
         """Prepare a front on ``host``:``port``; port 0 takes any free one.
 
@@ -114,9 +115,14 @@ class AdminFront:
             port: see above.
             allowed_hosts: further names that clients may ask for it by, see ``HostCheck``.
             access_log: whether each request is logged.
+            more: routes of other parts.
         """
         self._app: Final = application_of(
-            [*AdminEndpoints(admin).routes(), *docs_routes(admin_document(version))],
+            [
+                *AdminEndpoints(admin).routes(),
+                *more,
+                *docs_routes(admin_document(version)),
+            ],
             write_access_log if access_log else None,
             [Middleware(HostCheck, names=(host, *allowed_hosts))],
         )

@@ -391,9 +391,9 @@ def test_a_directory_that_is_a_file(tmp_path: Path) -> None:
 
 def test_a_file_of_a_later_release(tmp_path: Path) -> None:
     filled(tmp_path)
-    edit(tmp_path, "PRAGMA user_version = 2")
+    edit(tmp_path, "PRAGMA user_version = 3")
     before = (tmp_path / FILE_NAME).read_bytes()
-    assert "written by a later release of onnx-gateway (schema 2; this one knows up to 1)" in (
+    assert "written by a later release of onnx-gateway (schema 3; this one knows up to 2)" in (
         refusal(tmp_path)
     )
     assert (tmp_path / FILE_NAME).read_bytes() == before
