@@ -25,6 +25,7 @@ from gateway._native.stats import LATENCY_BOUNDS_NS
 from gateway.config import Config
 from gateway.control.manager import Manager
 from gateway.control.memory_budget import MemoryBudget
+from gateway.control.monitor_record import MonitorRecord
 from gateway.control.rollouts import Rollouts
 from gateway.control.routing import Routing
 from gateway.control.service import ControlService
@@ -34,6 +35,7 @@ from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.route import RouteTable
 from gateway.errors import ConfigError, StartupError
 from gateway.front.admin import AdminFront
+from gateway.front.admin_alerts import AlertEndpoints
 from gateway.front.grpc_grpcio import GrpcioFront
 from gateway.front.grpc_native import NativeFront
 from gateway.front.grpc_options import GrpcOptions, TlsFiles
@@ -42,6 +44,11 @@ from gateway.front.http_server import HttpFront, MetricsFront
 from gateway.front.shared_memory import SharedMemoryRegions
 from gateway.logs import Logging
 from gateway.metrics import GatewayMetrics, ServerSample, VersionSample
+from gateway.monitor.actions import read_action
+from gateway.monitor.alert_settings import AlertSettings
+from gateway.monitor.alerting import Alerting, Serving
+from gateway.monitor.channels import read_channel
+from gateway.monitoring_file import read_monitoring_file
 from gateway.serving.lifecycle import State
 from gateway.serving.memory import give_back_large_blocks
 from gateway.serving.onnx.runtime import runtime
@@ -94,6 +101,7 @@ class Gateway:
         self._config = config
         self._registry = Registry()
         self.dispatcher = Dispatcher(RouteTable((), {}), max_inflight=config.max_inflight_requests)
+        self._loaded = False
         routing = Routing(self._registry, self._publish, keep_previous=config.keep_previous)
         self.stream = PredictionStream()
         self.manager = Manager(
@@ -108,12 +116,24 @@ class Gateway:
         )
         store = StateStore(Path(config.state_dir) if config.state_dir else None, fault=fault)
         self.rollouts = Rollouts(self.manager, routing, self._registry, store, fault=fault)
+        monitoring = read_monitoring_file(config.monitoring)
+        self.alerting = Alerting(
+            MonitorRecord(store, self._registry),
+            Serving(
+                models=self.rollouts.known_models,
+                version=routing.serving,
+                settings=lambda model: AlertSettings(),
+            ),
+            channels=[read_channel(part) for part in monitoring.channels],
+            actions=[read_action(part) for part in monitoring.actions],
+        )
         self.service = ControlService(self.manager, self.rollouts, logs)
         self.metrics = GatewayMetrics(
             self._sample_server,
             self._sample_versions,
             self.rollouts.samples,
             self._sample_stream,
+            self.alerting.sample,
             states=[state.value for state in State],
             latency_bounds_ns=LATENCY_BOUNDS_NS,
             build={
@@ -135,6 +155,7 @@ class Gateway:
         """
         self._catch_signals()
         await self.rollouts.open()
+        await self.alerting.open()
         await self._listen()
         loading = asyncio.create_task(self._load())
         stopping = asyncio.create_task(self._stop.wait())
@@ -187,6 +208,7 @@ class Gateway:
                 port=_bindable(config.admin_port),
                 allowed_hosts=config.admin_allowed_hosts,
                 access_log=config.access_log,
+                more=AlertEndpoints(self.alerting).routes(),
             )
         for name, front in self._fronts.items():
             await front.start()
@@ -206,6 +228,9 @@ class Gateway:
                 f"{len(failures)} models failed to load, and --exit-on-error is set:\n"
                 + "\n".join(f"  {failure}" for failure in failures)
             )
+        # Before that, a version may serve for a moment that is not the one that was decided upon.
+        self._loaded = True
+        self.alerting.routed()
         names = self.service.model_names()
         log.log(
             logging.WARNING if failures or not names else logging.INFO,
@@ -225,6 +250,8 @@ class Gateway:
 
     def _publish(self, routes: RouteTable) -> None:
         self.dispatcher.routes = routes
+        if self._loaded:
+            self.alerting.routed()
 
     # -- stopping -----------------------------------------------------------------------------
 
@@ -266,6 +293,7 @@ class Gateway:
             front.stop_accepting()
         rest_s = max(deadline - time.monotonic(), 0.0)
         await asyncio.gather(*(front.close(rest_s) for front in self._fronts.values()))
+        await self.alerting.close()
         if cut or self.manager.loading:
             # A run or a load inside ONNX Runtime cannot be interrupted, and joining its thread
             # would outlast the grace period.

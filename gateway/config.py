@@ -43,6 +43,7 @@ GROUPS: Final[tuple[str, ...]] = (
     "Listening",
     "Limits",
     "Execution",
+    "Monitoring",
     "Shutdown",
     "Logging",
 )
@@ -239,6 +240,19 @@ class Config:
         "how long a thread keeps the interpreter while another one waits for it",
     )
 
+    monitoring: str = _setting(
+        "",
+        FilePath(),
+        "Monitoring",
+        "TOML file of where predictions are sent, who is alerted and what is set off",
+    )
+    sink_flush_s: float = _setting(
+        5.0,
+        Number(float, 0, 3_600),
+        "Monitoring",
+        "seconds at the end that sinks get to deliver what waits for them",
+    )
+
     grace_period_s: float = _setting(
         30.0, Number(float, 0, 86_400), "Shutdown", "seconds that requests get to finish at the end"
     )
@@ -363,7 +377,7 @@ def environment(name: str) -> str:
 
 
 def variable(name: str) -> str:
-    """The environment's variable ``name``, which some file refers to; ``""`` where it is not."""
+    """The variable ``name``, which some file refers to; ``""`` where it is not set."""
     return os.environ.get(name, "")
 
 

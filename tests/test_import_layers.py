@@ -22,6 +22,7 @@ FOUNDATION = frozenset(
         "errors",
         "config",
         "monitoring_file",
+        "retry",
         "setting_types",
         "tables",
         "clock",

@@ -48,6 +48,7 @@ def add_traffic_commands(add: Add) -> None:
     _add_record(add)
     _add_declared(add)
     _add_golden(add)
+    _add_alerts(add)
 
 
 def _add_promotion(add: Add) -> None:
@@ -220,6 +221,42 @@ def _add_golden(add: Add) -> None:
         "--wait", type=float, default=60.0, metavar="SECONDS", help="for so many (default: 60)"
     )
     record.add_argument("-o", "--output", default="golden", metavar="DIR", help="(default: golden)")
+
+
+def _add_alerts(add: Add) -> None:
+    alerts = _change(
+        add,
+        "alerts",
+        "what has drifted, and what is done about it",
+        "Without an option, tell how the alerts stand. Exit code 1 with --exit-code where a "
+        "version that serves has drifted.",
+    )
+    alerts.add_argument("model", metavar="MODEL", nargs="?")
+    action = alerts.add_mutually_exclusive_group()
+    action.add_argument(
+        "--acknowledge",
+        dest="action",
+        action="store_const",
+        const="acknowledge",
+        help="say that you know of the open episode: until it ends nobody is told of its alerts",
+    )
+    action.add_argument(
+        "--silence",
+        type=_seconds,
+        metavar="SECONDS",
+        help="tell nobody for so long, and begin no episode",
+    )
+    action.add_argument(
+        "--end-silence",
+        dest="action",
+        action="store_const",
+        const="end-silence",
+        help="end a silence before its time",
+    )
+    alerts.add_argument(
+        "--exit-code", action="store_true", help="exit code 1 if a version that serves has drifted"
+    )
+    alerts.add_argument("--all", action="store_true", help="show the alerts that are ok, too")
 
 
 def _read(

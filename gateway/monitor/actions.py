@@ -17,10 +17,11 @@ its attempts are used up, and the episode's id goes with each attempt, so that w
 twice (a process may die between a success and its record) can tell.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Final, Protocol
+from types import MappingProxyType
+from typing import Any, Final, Protocol, TypeAlias
 
 from gateway.monitor.command_action import CommandRun
 from gateway.monitor.episode import Episode
@@ -72,13 +73,21 @@ class Action:
         return min(max(doubled, asked or 0.0), self.max_backoff_s)
 
 
-def read_action(part: Part) -> Action:
+#: Reads the table of an action: what it runs, and the values of the keys of all actions.
+Read: TypeAlias = Callable[[Part, dict[str, Check]], tuple[Run, dict[str, Any]]]
+
+
+def read_action(part: Part, more: Mapping[str, Read] = MappingProxyType({})) -> Action:
     """The action of a table ``[actions.NAME]``.
+
+    Args:
+        more: further types of actions: those of integrations.
 
     Raises:
         ConfigError: a key or value is wrong.
     """
-    run, common = _KINDS[part.type(_KINDS)](part, _COMMON)
+    kinds: dict[str, Read] = {"webhook": WebhookRun.read, "command": CommandRun.read, **more}
+    run, common = kinds[part.type(kinds)](part, _COMMON)
     return Action(name=part.name, run=run, **common)
 
 
@@ -94,5 +103,3 @@ _COMMON: Final[dict[str, Check]] = {
     "backoff_s": number,
     "max_backoff_s": number,
 }
-_Read = Callable[[Part, dict[str, Check]], tuple[Run, dict[str, Any]]]
-_KINDS: Final[dict[str, _Read]] = {"webhook": WebhookRun.read, "command": CommandRun.read}

@@ -118,6 +118,10 @@ class Alerting:
         await self._firings.close()
         await self._courier.close()
 
+    async def judged(self) -> None:
+        """Return once every window that was reported is judged; actions may still run."""
+        await self._idle.wait()
+
     async def settled(self) -> None:
         """Return once nothing waits: no window, no action, no message."""
         await self._idle.wait()

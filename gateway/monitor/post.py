@@ -96,25 +96,26 @@ def read_post(part: Part, values: Mapping[str, Any]) -> Post:
         ConfigError: the URL is none, or the secret.
     """
     secret: Secret | None = values.get("secret")
-    headers: Mapping[str, Secret] = values.get("headers", {})
     return Post(
         name=part.name,
         address=Address(values["url"].reveal(), f"{part.where}url"),
         secret=None if secret is None else parse_secret(secret.reveal(), f"{part.where}secret"),
-        headers={name: value.reveal() for name, value in headers.items()},
+        headers=values.get("headers"),
         timeout_s=values.get("timeout_s", DEFAULT_TIMEOUT_S),
         scrub=part.scrub,
     )
 
 
-def _headers(part: Part, where: str, value: Any) -> dict[str, Secret]:
+def _headers(part: Part, where: str, value: Any) -> dict[str, str]:
     read = {}
     for name, item in table(where, value).items():
         if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
             raise ConfigError(f"{where}: {name!r} is no name of a header")
-        secret = read[name] = part.secret(f"{where}.{name}", item)
-        if not secret.reveal().isascii() or not secret.reveal().isprintable():
+        # What stands in the file as it is is no secret.
+        given = item if isinstance(item, str) else part.secret(f"{where}.{name}", item).reveal()
+        if not given.isascii() or not given.isprintable():
             raise ConfigError(f"{where}.{name} must be printable ASCII text")
+        read[name] = given
     return read
 
 

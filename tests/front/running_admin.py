@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import uvloop
 
 from gateway.front.admin import AdminFront
+from gateway.front.admin_alerts import AlertEndpoints
 from tests.front.fake_admin import FakeAdmin
 from tests.front.running_front import DEADLINE_S
 
@@ -19,7 +20,10 @@ class RunningAdmin:
     def __init__(self, **options: Any) -> None:
         self.admin = FakeAdmin()
         self.front = AdminFront(
-            self.admin, version="1.2.3", **{"host": "127.0.0.1", "port": 0, **options}
+            self.admin,
+            version="1.2.3",
+            more=AlertEndpoints(self.admin).routes(),
+            **{"host": "127.0.0.1", "port": 0, **options},
         )
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.errors import Conflict, LoadError, ShuttingDown, StartupError
 from gateway.front.admin import AdminEndpoints
+from gateway.front.admin_alerts import AlertEndpoints
 from gateway.front.admin_openapi import admin_document
 from gateway.front.admin_request import MAX_BODY_BYTES
 from tests.front.fake_admin import ENTRIES, REPORT, STATUS, VERDICT, FakeAdmin
@@ -419,7 +420,10 @@ def test_the_openapi_document_has_every_route_and_no_other() -> None:
     }
     routed = {
         (method, route.path)
-        for route in AdminEndpoints(FakeAdmin()).routes()
+        for route in (
+            *AdminEndpoints(FakeAdmin()).routes(),
+            *AlertEndpoints(FakeAdmin()).routes(),
+        )
         for method in route.methods or ()
         if method != "HEAD"
     }
@@ -461,6 +465,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "CanaryPlan": PLAN,
     "ShadowPlan": {"version": "3"},
     "Declaration": DECLARED,
+    "Silence": {"for_s": 60},
 }
 
 

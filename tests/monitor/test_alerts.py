@@ -67,7 +67,9 @@ def reference(past, hysteresis):
 
 @given(
     HYSTERESES,
-    st.lists(st.tuples(st.sampled_from(list(Level)), st.sampled_from([0.5, 1.0, 5.0])), max_size=40),
+    st.lists(
+        st.tuples(st.sampled_from(list(Level)), st.sampled_from([0.5, 1.0, 5.0])), max_size=40
+    ),
 )
 def test_an_alert_stands_as_its_whole_past_says(hysteresis, windows):
     standing, now, past = Standing(), 0.0, []
@@ -146,7 +148,7 @@ def test_a_feature_has_one_alert_for_the_worst_of_its_tests():
     of = alerts()
     changes = of.take(report(finding("x", OK), finding("x", DRIFTED, "ks", 0.7)), 0.0)
     assert shown(of)["subject:x"] is DRIFTED
-    assert [str(c) for c in changes][0] == "x no data -> drifted (ks 0.7, limit 0.2)"
+    assert next(str(c) for c in changes) == "x no data -> drifted (ks 0.7, limit 0.2)"
 
 
 def test_measures_of_the_whole_model_come_in_windows_of_their_own_and_keep_their_alerts():
@@ -169,7 +171,12 @@ def test_without_rules_a_version_has_drifted_when_half_of_its_subjects_have():
 
 def test_a_share_is_of_those_that_have_data_and_of_those_that_are_meant():
     of = alerts(rules={"some": {"drifted_share": 0.6, "warning_share": 0.4, "subjects": ["x*"]}})
-    seen = [finding("x1", DRIFTED), finding("x2", OK), finding("x3", NO_DATA), finding("y", DRIFTED)]
+    seen = [
+        finding("x1", DRIFTED),
+        finding("x2", OK),
+        finding("x3", NO_DATA),
+        finding("y", DRIFTED),
+    ]
     of.take(report(*seen), 0.0)
     assert shown(of)["rule:some"] is WARNING
     assert of.findings[AlertKey(AlertKind.RULE, "some")].value == 0.5
