@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import stat
 import sys
 import time
@@ -82,6 +83,20 @@ def test_the_signature_is_that_of_standard_webhooks():
         secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}'
     )
     assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+def test_the_check_in_the_docs_tells_the_real_from_the_forged():
+    docs = (Path(__file__).parents[2] / "docs/alerts.md").read_text()
+    (snippet,) = re.findall(r"```python\n(import base64.*?)```", docs, re.DOTALL)
+    names = {}
+    exec(snippet, names)
+    secret, now = SECRET.encode(), int(time.time())
+    headers = signature_headers(secret, "e", now, b"{}")
+    assert names["verify"](secret, headers, b"{}")
+    assert not names["verify"](secret, headers, b"{ }")
+    assert not names["verify"](secret + b"x", headers, b"{}")
+    assert not names["verify"](secret, {**headers, "webhook-id": "f"}, b"{}")
+    assert not names["verify"](secret, signature_headers(secret, "e", now - 600, b"{}"), b"{}")
 
 
 def test_a_template_says_it_in_the_receivers_words():
