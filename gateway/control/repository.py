@@ -97,6 +97,32 @@ def scan_repositories(paths: Iterable[Path]) -> dict[str, ModelSource]:
     return _merged([Repository(path).scan() for path in paths])
 
 
+def find_version(folder: Path) -> tuple[str, str, Path, ModelSettings]:
+    """Name, version, model file and settings of a version.
+
+    Args:
+        folder: ``MODELS/NAME/VERSION``; ``MODELS/NAME`` where the model has no directories of
+            versions, or only one; a bare ``.onnx`` file.
+
+    Raises:
+        ConfigError: there is no such version; the message says what was expected.
+    """
+    for repository, name, version in (
+        (folder.parent, folder.name, None),
+        (folder.parent.parent, folder.parent.name, folder.name),
+    ):
+        source = Repository(repository).scan().get(name if folder.is_dir() else folder.stem)
+        if source is None or (version is None and len(source.found) != 1):
+            continue
+        chosen = version or next(iter(source.found))
+        if chosen in source.found:
+            return source.name, chosen, source.found[chosen], source.settings
+    raise ConfigError(
+        f"there is no model version at {folder}: expected MODELS/NAME/VERSION, or MODELS/NAME "
+        "where it has one version"
+    )
+
+
 def version_key(version: str) -> tuple[tuple[int, int, str], ...]:
     """Sorts versions as people count: 9 before 10, v9 before v10, plain numbers before names."""
     return tuple(

@@ -56,6 +56,10 @@ class Subscription:
         wants_ids, wants_event_ids: whether blocks must have them.
         notify: called on the loop's thread when there is something to take, once until the next
             ``take``; must not wait or raise.
+
+    Attributes:
+        without: models that it does not watch although a pattern fits; after a change the stream
+            is to ``reconnect``.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class Subscription:
         self.wants_ids: Final = wants_ids
         self.wants_event_ids: Final = wants_event_ids
         self.accounts: Final[dict[str, Account]] = {}
+        self.without: frozenset[str] = frozenset()
         self._models: Final = tuple(models)
         self._max_bytes: Final = max_bytes
         self._notify: Final = notify
@@ -82,7 +87,9 @@ class Subscription:
 
     def watches(self, model: str) -> bool:
         """Whether it wants the predictions of ``model``."""
-        return any(fnmatchcase(model, pattern) for pattern in self._models)
+        return model not in self.without and any(
+            fnmatchcase(model, pattern) for pattern in self._models
+        )
 
     @property
     def buffered_bytes(self) -> int:
