@@ -2,7 +2,7 @@
 
 The 569 real cases that scikit-learn carries (Wisconsin Diagnostic Breast Cancer, UCI) stand for a
 clinic's patients; a stream of them is drawn with a little noise. One day the clinic has a new
-microscope, which is calibrated otherwise: every length is 30% larger, so areas are 69% larger.
+microscope, which is calibrated otherwise: every length is 50% larger, so an area is more than twice as large.
 Nobody tells the model.
 """
 
@@ -16,7 +16,7 @@ Rows = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
 #: How much larger the new microscope shows a length.
-SCALE: Final = 1.3
+SCALE: Final = 1.5
 #: Noise of a measurement, as a share of it.
 NOISE: Final = 0.02
 

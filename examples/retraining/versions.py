@@ -126,8 +126,9 @@ def _write_profile(made: Path, rows: Rows) -> None:
         writer.writerow(FEATURES)
         writer.writerows(rows.tolist())
     command = ("profile", "build", "--model", str(made), "--data", str(data))
+    options = ("--outputs-from-model", "--output", str(made / "profile.json"))
     done = subprocess.run(
-        [sys.executable, "-m", "gateway", *command, "--outputs-from-model"],
+        [sys.executable, "-m", "gateway", *command, *options],
         capture_output=True,
         text=True,
         check=False,
