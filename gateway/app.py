@@ -122,7 +122,7 @@ class Gateway:
             Serving(
                 models=self.rollouts.known_models,
                 version=routing.serving,
-                settings=lambda model: AlertSettings(),
+                settings=lambda model, version: AlertSettings(),
             ),
             channels=[read_channel(part) for part in monitoring.channels],
             actions=[read_action(part) for part in monitoring.actions],

@@ -2,8 +2,8 @@
 
 The 569 real cases that scikit-learn carries (Wisconsin Diagnostic Breast Cancer, UCI) stand for a
 clinic's patients; a stream of them is drawn with a little noise. One day the clinic has a new
-microscope, which is calibrated otherwise: every length is 50% larger, so an area is more than twice as large.
-Nobody tells the model.
+microscope, which is calibrated otherwise: every length is 50% larger, so an area is more than twice
+as large. Nobody tells the model.
 """
 
 from typing import Any, Final

@@ -39,12 +39,12 @@ class Serving:
     Attributes:
         models: the names there are.
         version: of a model, the version that answers requests which name none, ``""`` for none.
-        settings: of a model, its ``[alerts]``.
+        settings: of a model and a version, the ``[alerts]`` that hold for it.
     """
 
     models: Callable[[], Iterable[str]]
     version: Callable[[str], str]
-    settings: Callable[[str], AlertSettings]
+    settings: Callable[[str, str], AlertSettings]
 
 
 class Alerting:
@@ -255,7 +255,7 @@ class Alerting:
         ended = await self._book.end(episode.id, reason, ended_by=ended_by)
         self._firings.stop(episode.id)
         message = of_end(ended, reason, ended.ended or 0.0)
-        self._tell(message, self._serving.settings(episode.model))
+        self._tell(message, self._serving.settings(episode.model, episode.version))
 
     async def _follow_routes(self) -> None:
         for model in {*self._serving.models()}:
@@ -275,12 +275,14 @@ class Alerting:
 
     def _alerts(self, model: str, version: str) -> VersionAlerts:
         alerts = self._versions.get((model, version))
-        if alerts is None:
-            settings = self._serving.settings(model)
+        settings = self._serving.settings(model, version)
+        if alerts is None or alerts.settings != settings:
             self._check_names(model, settings)
             episode = self._book.open_of(model, version)
-            # After a restart they are cleared as any others are, and not by their absence.
-            known: tuple[AlertKey, ...] = episode.alerts if episode is not None else ()
+            # What has drifted is cleared by windows: by no restart, and by no change of settings.
+            known: Iterable[AlertKey] = episode.alerts if episode is not None else ()
+            if alerts is not None:
+                known = alerts.drifted()
             alerts = self._versions[model, version] = VersionAlerts(settings, known)
         return alerts
 
@@ -307,7 +309,7 @@ class Alerting:
 
     def _tell_of_action(self, episode: Episode, firing: Firing) -> None:
         message = of_action(episode, firing, self._clock())
-        self._tell(message, self._serving.settings(episode.model))
+        self._tell(message, self._serving.settings(episode.model, episode.version))
 
     # -- what is asked ------------------------------------------------------------------------
 

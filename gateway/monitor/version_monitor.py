@@ -208,5 +208,3 @@ def table_of(report: WindowReport) -> dict[str, Any]:
             for f in report.findings
         ],
     }
-
-

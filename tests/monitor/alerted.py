@@ -28,7 +28,7 @@ class Alerted:
         serving = Serving(
             models=lambda: ["m"],
             version=lambda model: self.serving,
-            settings=lambda model: self.settings,
+            settings=lambda model, version: self.settings,
         )
         self.alerting = Alerting(
             self.record,

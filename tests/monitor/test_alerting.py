@@ -9,6 +9,7 @@ import pytest
 from gateway.control.monitor_record import MonitorRecord
 from gateway.errors import ConfigError, Conflict, ModelNotFound, StateUnavailable
 from gateway.monitor.actions import Action
+from gateway.monitor.alert_settings import read_alerts
 from gateway.monitor.findings import Level
 from gateway.monitor.outcome import Outcome
 from tests.monitor.alerted import on_alerted
@@ -236,6 +237,21 @@ def test_what_runs_when_the_server_stops_runs_again_when_it_is_back(tmp_path):
 
     on_alerted(stopping, tmp_path, actions=[retrain(run)])
     on_alerted(restarted, tmp_path, actions=[retrain(after)])
+
+
+def test_a_change_of_the_settings_holds_for_the_next_window_and_clears_nothing():
+    async def scenario(alerted):
+        await alerted.window(DRIFTED)
+        alerted.settings = read_alerts(
+            "alerts", {"clear_after": 2, "rules": {"one": {"drifted_share": 1.0}}}
+        )
+        await alerted.window(OK)
+        states = {
+            a["alert"]: a["state"] for a in alerted.alerting.alerts("m")["versions"][0]["alerts"]
+        }
+        assert states == {"x": "drifted", "one": "ok"}
+
+    on_alerted(scenario)
 
 
 def test_an_action_that_the_operator_has_removed_is_given_up(tmp_path):
