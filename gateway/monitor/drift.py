@@ -72,7 +72,9 @@ def psi(reference: npt.ArrayLike, current: npt.ArrayLike) -> float:
     return float(np.sum((before - after) * np.log(before / after)))
 
 
-def jensen_shannon(reference: npt.ArrayLike, current: npt.ArrayLike, *, base: float = 2.0) -> float:
+def jensen_shannon(
+    reference: npt.ArrayLike, current: npt.ArrayLike, *, base: float = 2.0
+) -> float:
     """The Jensen-Shannon *distance*, the square root of the divergence.
 
     ``base`` 2 is NannyML's, and the distance is then at most 1; ``math.e`` is Evidently's.
@@ -146,9 +148,7 @@ def wasserstein_over_deviation(reference: Sample, current: Sample, deviation: fl
 def _counts(counts: npt.ArrayLike) -> Floats:
     found = np.asarray(counts, np.float64)
     if not found.sum() > 0:
-        raise ValueError(
-            "expected counts of at least one value, got none: there is nothing to test"
-        )
+        raise ValueError("expected counts of at least one value, got none: there is nothing to test")
     return found
 
 

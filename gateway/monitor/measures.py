@@ -139,14 +139,8 @@ MEASURES: Final[dict[str, Measure]] = {
             samples=True,
             convention="scipy, asymptotic",
         ),
-        Measure(
-            "wasserstein",
-            _NUMERIC,
-            _wasserstein,
-            Limits(None, None),
-            samples=True,
-            convention="scipy",
-        ),
+        Measure("wasserstein", _NUMERIC, _wasserstein, Limits(None, None), samples=True,
+                convention="scipy"),
         Measure(
             "wasserstein_over_deviation",
             _NUMERIC,

@@ -158,11 +158,7 @@ def seconds(where: str, value: Any) -> float:
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)", value)
         if match:
             value = float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[match[2]]
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not 0 < value <= MAX_SECONDS
-    ):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_SECONDS:
         raise wrong(where, 'seconds above 0, or text such as "15m", "1h" or "1d"', value)
     return float(value)
 
@@ -182,7 +178,9 @@ def _limits_by_test(where: str, value: Any) -> dict[str, Limits]:
 
 
 def _reference(where: str, value: Any) -> ReferenceSettings:
-    values = read_table(table(where, value), {"profile": text, "live": integer(1)}, f"{where}.")
+    values = read_table(
+        table(where, value), {"profile": text, "live": integer(1)}, f"{where}."
+    )
     if len(values) != 1:
         raise wrong(where, '{ profile = "FILE" } or { live = N }', value)
     if "live" in values:
@@ -214,9 +212,8 @@ def _window(where: str, value: Any) -> WindowSettings:
         raise wrong(f"{where}.step", f"a part of {length:g}, such as {length / 4:g}", given["step"])
     if window.parts > MAX_PARTS:
         raise wrong(
-            f"{where}.step",
-            f"at least {length / MAX_PARTS:g}: {MAX_PARTS} steps make a window at most",
-            given["step"],
+            f"{where}.step", f"at least {length / MAX_PARTS:g}: {MAX_PARTS} steps make a window at "
+            "most", given["step"]
         )
     return window
 

@@ -302,7 +302,5 @@ def _joined(lot: Iterable[FeatureTable]) -> FeatureTable:
 
 def _size(values: Array) -> int:
     if values.dtype.hasobject:
-        return sum(
-            len(value) + 64 if isinstance(value, str | bytes) else 64 for value in values.flat
-        )
+        return sum(len(value) + 64 if isinstance(value, str | bytes) else 64 for value in values.flat)
     return values.nbytes

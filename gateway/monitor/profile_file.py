@@ -252,9 +252,7 @@ def _features(
             read = _whole(place, document, _NUMERIC)
             reference = _numeric(place, read)
         else:
-            raise wrong(
-                f"{place}kind", '"categorical"' + ("" if its_text else ' or "numeric"'), kind
-            )
+            raise wrong(f"{place}kind", '"categorical"' + ('' if its_text else ' or "numeric"'), kind)
         counted = sum(read["counts"]) + read.get("other", 0) + read["missing"]
         if counted != rows:
             raise ConfigError(
@@ -320,7 +318,9 @@ def _categorical(where: str, read: dict[str, Any]) -> CategoricalReference:
     )
 
 
-def _subjects(where: str, layout: Layout, documents: dict[str, Any], rows: int) -> dict[str, Array]:
+def _subjects(
+    where: str, layout: Layout, documents: dict[str, Any], rows: int
+) -> dict[str, Array]:
     widths = {
         each.tensor: min(each.width, MOST_SUBJECT)
         for each in layout.tensors

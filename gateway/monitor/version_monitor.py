@@ -208,3 +208,5 @@ def table_of(report: WindowReport) -> dict[str, Any]:
             for f in report.findings
         ],
     }
+
+

@@ -143,9 +143,7 @@ def test_chi_square_of_a_fit_is_scipys(counts):
 def test_the_chi_square_distribution_is_scipys(freedom, times):
     statistic = freedom * times
     expected = stats.chi2.sf(statistic, freedom)
-    assert drift.chi_square_tail(statistic, freedom) == pytest.approx(
-        expected, rel=1e-9, abs=1e-300
-    )
+    assert drift.chi_square_tail(statistic, freedom) == pytest.approx(expected, rel=1e-9, abs=1e-300)
 
 
 def test_psi_fills_empty_bins_as_evidently_does():
