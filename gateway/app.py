@@ -36,6 +36,7 @@ from gateway.dispatch.route import RouteTable
 from gateway.errors import ConfigError, StartupError
 from gateway.front.admin import AdminFront
 from gateway.front.admin_alerts import AlertEndpoints
+from gateway.front.admin_drift import DriftEndpoints
 from gateway.front.grpc_grpcio import GrpcioFront
 from gateway.front.grpc_native import NativeFront
 from gateway.front.grpc_options import GrpcOptions, TlsFiles
@@ -49,6 +50,7 @@ from gateway.monitor.alert_settings import AlertSettings
 from gateway.monitor.alerting import Alerting, Serving
 from gateway.monitor.channels import read_channel
 from gateway.monitoring_file import read_monitoring_file
+from gateway.monitor.monitors import Monitors
 from gateway.serving.lifecycle import State
 from gateway.serving.memory import give_back_large_blocks
 from gateway.serving.onnx.runtime import runtime
@@ -114,7 +116,8 @@ class Gateway:
             budget=MemoryBudget(config.memory_budget),
             taps=self.stream,
         )
-        store = StateStore(Path(config.state_dir) if config.state_dir else None, fault=fault)
+        directory = Path(config.state_dir) if config.state_dir else None
+        store = StateStore(directory, fault=fault)
         self.rollouts = Rollouts(self.manager, routing, self._registry, store, fault=fault)
         monitoring = read_monitoring_file(config.monitoring)
         self.alerting = Alerting(
@@ -122,10 +125,15 @@ class Gateway:
             Serving(
                 models=self.rollouts.known_models,
                 version=routing.serving,
-                settings=lambda model, version: AlertSettings(),
+                settings=self._alert_settings,
             ),
             channels=[read_channel(part) for part in monitoring.channels],
             actions=[read_action(part) for part in monitoring.actions],
+        )
+        self.monitors = Monitors(
+            self.stream,
+            listeners=[self.alerting],
+            keep=directory and directory / "references",
         )
         self.service = ControlService(self.manager, self.rollouts, logs)
         self.metrics = GatewayMetrics(
@@ -133,7 +141,8 @@ class Gateway:
             self._sample_versions,
             self.rollouts.samples,
             self._sample_stream,
-            self.alerting.sample,
+            self.monitors.samples,
+            alerts=self.alerting.sample,
             states=[state.value for state in State],
             latency_bounds_ns=LATENCY_BOUNDS_NS,
             build={
@@ -156,6 +165,7 @@ class Gateway:
         self._catch_signals()
         await self.rollouts.open()
         await self.alerting.open()
+        self.monitors.start()
         await self._listen()
         loading = asyncio.create_task(self._load())
         stopping = asyncio.create_task(self._stop.wait())
@@ -208,7 +218,10 @@ class Gateway:
                 port=_bindable(config.admin_port),
                 allowed_hosts=config.admin_allowed_hosts,
                 access_log=config.access_log,
-                more=AlertEndpoints(self.alerting).routes(),
+                more=[
+                    *DriftEndpoints(self.monitors).routes(),
+                    *AlertEndpoints(self.alerting).routes(),
+                ],
             )
         for name, front in self._fronts.items():
             await front.start()
@@ -253,6 +266,10 @@ class Gateway:
         if self._loaded:
             self.alerting.routed()
 
+    def _alert_settings(self, model: str, version: str) -> AlertSettings:
+        settings = self.monitors.settings(model, version)
+        return AlertSettings() if settings is None else settings.alerts
+
     # -- stopping -----------------------------------------------------------------------------
 
     def _catch_signals(self) -> None:
@@ -293,6 +310,7 @@ class Gateway:
             front.stop_accepting()
         rest_s = max(deadline - time.monotonic(), 0.0)
         await asyncio.gather(*(front.close(rest_s) for front in self._fronts.values()))
+        await self.monitors.close()
         await self.alerting.close()
         if cut or self.manager.loading:
             # A run or a load inside ONNX Runtime cannot be interrupted, and joining its thread

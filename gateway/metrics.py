@@ -27,6 +27,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from gateway.alert_metrics import AlertCollector, AlertsSample
+from gateway.drift_metrics import DriftCollector, DriftSample
 from gateway.rollout_metrics import ModelSample, RolloutCollector
 from gateway.stream_metrics import StreamCollector, StreamSample
 
@@ -115,6 +116,7 @@ class GatewayMetrics:
         versions: Callable[[], Iterable[VersionSample]],
         rollouts: Callable[[], Iterable[ModelSample]],
         stream: Callable[[], StreamSample],
+        drift: Callable[[], Sequence[DriftSample]] = tuple,
         alerts: Callable[[], AlertsSample] = AlertsSample,
         *,
         states: Sequence[str],
@@ -136,6 +138,7 @@ class GatewayMetrics:
         self._registry.register(RolloutCollector(rollouts))
         self._registry.register(StreamCollector(stream))
         self._registry.register(AlertCollector(alerts))
+        self._registry.register(DriftCollector(drift))
 
     def exposition(self) -> bytes:
         """The metrics in Prometheus' text format, of ``CONTENT_TYPE``."""

@@ -118,11 +118,7 @@ class AdminFront:
             more: routes of other parts.
         """
         self._app: Final = application_of(
-            [
-                *AdminEndpoints(admin).routes(),
-                *more,
-                *docs_routes(admin_document(version)),
-            ],
+            [*AdminEndpoints(admin).routes(), *more, *docs_routes(admin_document(version))],
             write_access_log if access_log else None,
             [Middleware(HostCheck, names=(host, *allowed_hosts))],
         )

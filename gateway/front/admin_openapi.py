@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from gateway.front.admin_alerts import ALERT_SCHEMAS
+from gateway.front.admin_drift import DRIFT_SCHEMAS, drift_paths
 from gateway.front.admin_schemas import REASON, SCHEMAS
 from gateway.front.openapi_parts import (
     ANY_OBJECT,
@@ -201,6 +202,7 @@ def admin_document(version: str) -> dict[str, Any]:
         **_canary_paths(f"{model}/canary"),
         **_shadow_paths(f"{model}/shadow"),
         **_alert_paths(f"{model}/alerts"),
+        **drift_paths(model),
         **_record_paths(),
         **_own_paths(),
     }
@@ -209,6 +211,6 @@ def admin_document(version: str) -> dict[str, Any]:
         "onnx-gateway admin",
         "Which version of a model serves, which is tried, and who changed it",
         paths,
-        {**SCHEMAS, **ALERT_SCHEMAS},
+        {**SCHEMAS, **ALERT_SCHEMAS, **DRIFT_SCHEMAS},
         _ERRORS,
     )

@@ -4,7 +4,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from gateway.monitor.features import UnlikeBlock
 from gateway.monitor.findings import Finding, Level, WindowReport
@@ -55,6 +55,7 @@ class VersionMonitor:
         reference: Profile | Collector,
         kinds: Sequence[MonitorKind],
         tell: Callable[[WindowReport], None],
+        before: "VersionMonitor | None" = None,
     ) -> None:
         """Watch.
 
@@ -62,6 +63,7 @@ class VersionMonitor:
             reference: the profile, or what collects it.
             kinds: of further monitors.
             tell: called with each window's report.
+            before: what watched the version until its settings changed; its figures go on.
 
         Raises:
             ConfigError: the settings do not fit the profile.
@@ -69,10 +71,12 @@ class VersionMonitor:
         self.source: Final = source
         self.settings: Final = settings
         self.profile: Profile | None = None
-        self.reports: Final[deque[WindowReport]] = deque(maxlen=settings.keep)
-        self.windows = 0
-        self.rows = 0
-        self.lost_rows = 0
+        self.reports: Final[deque[WindowReport]] = deque(
+            before.reports if before else (), maxlen=settings.keep
+        )
+        self.windows = before.windows if before else 0
+        self.rows = before.rows if before else 0
+        self.lost_rows = before.lost_rows if before else 0
         self.broken = ""
         self._kinds: Final = kinds
         self._tell: Final = tell
@@ -94,6 +98,26 @@ class VersionMonitor:
     def to_collect(self) -> int:
         """Rows that the reference still needs."""
         return self._collector.wanted if self._collector is not None else 0
+
+    def reference_for(
+        self, source: Source, settings: MonitorSettings
+    ) -> "Profile | Collector | None":
+        """The reference that goes on under other settings; ``None`` where it is to be another."""
+        if not settings.reference.live or settings.reference != self.settings.reference:
+            return None
+        return (self.profile or self._collector) if source.digest == self.source.digest else None
+
+    def reference_words(self) -> str:
+        """What it is compared with, for people."""
+        if self.profile is None:
+            return f"its next {self.to_collect:,} predictions become the reference"
+        origin = self.profile.source
+        return f"the reference is {self.profile.rows:,} rows of {origin.name}"
+
+    def retire(self) -> None:
+        """Free what was counted; the reports stay."""
+        self._monitors = []
+        self._collector = None
 
     def take(self, blocks: Sequence[Block]) -> None:
         """The next predictions.
@@ -185,28 +209,3 @@ class VersionMonitor:
 def level_of(report: WindowReport) -> Level:
     """The worst that was found in a window."""
     return max((f.level for f in report.findings), key=LEVELS.index, default=Level.NO_DATA)
-
-
-def table_of(report: WindowReport) -> dict[str, Any]:
-    """A report as JSON values."""
-    return {
-        "number": report.number,
-        "began": report.began,
-        "ended": report.ended,
-        "rows": report.rows,
-        "level": level_of(report).value,
-        "findings": [
-            {
-                "subject": f.subject,
-                "test": f.test,
-                "value": f.value,
-                "p_value": f.p_value,
-                "threshold": f.threshold,
-                "level": f.level.value,
-                "detail": f.detail,
-            }
-            for f in report.findings
-        ],
-    }
-
-
