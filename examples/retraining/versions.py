@@ -36,6 +36,7 @@ require_golden = true
 """
 _MONITOR: Final = """\
 # A quarter of the measurements, in two windows of 500 patients, is no accident.
+tests = ["kolmogorov_smirnov", "chi_square"]
 [window]
 rows = 500
 [alerts]
@@ -43,7 +44,7 @@ raise_after = [2, 2]
 clear_after = 2
 [alerts.rules.measurements]
 drifted_share = 0.25
-subjects = ["*"]
+warning_share = 0.1
 """
 
 

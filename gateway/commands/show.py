@@ -360,8 +360,7 @@ def _alerts(model: Mapping[str, Any], everything: bool) -> list[str]:
         )
         shown = [each for each in version["alerts"] if everything or each["state"] != "ok"]
         rows = [
-            (each["kind"], clean(each["alert"]), each["state"], _finding(each["finding"]))
-            for each in shown
+            (each["kind"], clean(each["alert"]), each["state"], _finding(each)) for each in shown
         ]
         lines += columns(rows, "    ") if rows else []
         if hidden := len(version["alerts"]) - len(shown):
@@ -376,14 +375,19 @@ def _alerts(model: Mapping[str, Any], everything: bool) -> list[str]:
     return lines
 
 
-def _finding(finding: Mapping[str, Any] | None) -> str:
+def _finding(alert: Mapping[str, Any]) -> str:
+    """The last window's figure; an alert may stand at another level than that window's."""
+    finding = alert["finding"]
     if finding is None or finding["value"] is None:
         return ""
-    value = finding["value"]
+    value, p_value, limit = finding["value"], finding["p_value"], finding["threshold"]
     text = f"{clean(finding['test'])} {value:.4g}" if isinstance(value, float | int) else str(value)
-    limit = finding["threshold"]
+    text += f", p {p_value:.2g}" if isinstance(p_value, float | int) else ""
     text += f" (limit {limit:g})" if isinstance(limit, float | int) and limit else ""
-    return text + (f" {short(finding['detail'])}" if finding["detail"] else "")
+    text += f" {short(finding['detail'])}" if finding["detail"] else ""
+    return (
+        text if finding["level"] == alert["state"] else f"{text}; in this window {finding['level']}"
+    )
 
 
 def _episode(episode: Mapping[str, Any]) -> list[str]:

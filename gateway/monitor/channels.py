@@ -11,6 +11,7 @@
     models = ["price-*"]
     topics = ["episode_began", "episode_ended"]
     least = "warning"           # of alerts: "warning" or "drifted"
+    subjects = false            # whether single features are told of by themselves
 """
 
 import json
@@ -21,12 +22,13 @@ from fnmatch import fnmatchcase
 from typing import Any, Final, Protocol
 
 from gateway.monitor.alert_settings import rank
+from gateway.monitor.alerts import AlertKind
 from gateway.monitor.findings import Level
 from gateway.monitor.http_post import Answer
 from gateway.monitor.messages import Message, Topic
 from gateway.monitor.post import Post, post_fields, read_post
 from gateway.monitoring_file import Part
-from gateway.tables import Check, choice, list_of, text
+from gateway.tables import Check, boolean, choice, list_of, text
 
 log = logging.getLogger(__name__)
 
@@ -39,19 +41,30 @@ class Wanted:
         models: patterns as of a shell.
         least: an alert is told where the version's level or one of its changes reached it, or
             fell from it.
+        subjects: whether an alert of a single feature or output is told by itself; else it is a
+            part of the evidence.
     """
 
     models: tuple[str, ...] = ("*",)
     topics: tuple[Topic, ...] = tuple(Topic)
     least: Level = Level.WARNING
+    subjects: bool = False
 
     def takes(self, message: Message) -> bool:
         """Whether ``message`` is wanted."""
         if message.topic not in self.topics:
             return False
-        if message.topic is Topic.ALERT and rank(_highest(message)) < rank(self.least):
+        if message.topic is Topic.ALERT and not self._wants(message):
             return False
         return any(fnmatchcase(message.model, pattern) for pattern in self.models)
+
+    def _wants(self, message: Message) -> bool:
+        if rank(_highest(message)) < rank(self.least):
+            return False
+        # Thirty features change now and then; what that means for the model is for its rules.
+        single = f"{AlertKind.SUBJECT.value}:"
+        changes: Sequence[Mapping[str, Any]] = message.evidence.get("changes", ())
+        return self.subjects or any(not c["alert"].startswith(single) for c in changes)
 
 
 class Channel(Protocol):
@@ -133,7 +146,7 @@ def _topics(where: str, value: Any) -> tuple[Topic, ...]:
 
 
 def _wanted(values: Mapping[str, Any]) -> Wanted:
-    given = {key: values[key] for key in ("models", "topics") if key in values}
+    given = {key: values[key] for key in ("models", "topics", "subjects") if key in values}
     return Wanted(**given, least=Level(values.get("least", Level.WARNING.value)))
 
 
@@ -148,4 +161,5 @@ _COMMON: Final[dict[str, Check]] = {
     "models": list_of(text),
     "topics": _topics,
     "least": choice(Level.WARNING, Level.DRIFTED),
+    "subjects": boolean,
 }

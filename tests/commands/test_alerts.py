@@ -21,6 +21,14 @@ def test_what_has_drifted_and_what_is_done_about_it() -> None:
     assert "subject  area   ok" in show.alerts([ALERTS], everything=True)
 
 
+def test_a_window_that_is_better_than_its_alert_is_told_apart() -> None:
+    (version,) = ALERTS["versions"]
+    finding = {**version["alerts"][0]["finding"], "p_value": 0.3, "level": "ok"}
+    alert = {**version["alerts"][0], "finding": finding}
+    shown = show.alerts([{**ALERTS, "versions": [{**version, "alerts": [alert]}]}])
+    assert "price  drifted  psi 0.41, p 0.3 (limit 0.2); in this window ok" in shown
+
+
 def test_where_there_is_nothing_it_says_so() -> None:
     assert show.alerts([]) == "there are no models"
     nothing = {**ALERTS, "versions": [], "episode": None, "silence": None}

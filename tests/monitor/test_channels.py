@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import ConfigError
+from gateway.monitor.alert_settings import read_alerts
 from gateway.monitor.channels import read_channel
 from gateway.monitor.courier import ATTEMPTS, MAX_WAITING, Courier
 from gateway.monitor.findings import Level
 from gateway.monitor.http_post import Answer
 from gateway.monitor.messages import Message, Topic
 from gateway.monitoring_file import Part
-from tests.monitor.alerted import on_alerted
+from tests.monitor.alerted import AT_ONCE, on_alerted
 from tests.monitor.receiver import Receiver
 
 OK, WARNING, DRIFTED = Level.OK, Level.WARNING, Level.DRIFTED
@@ -101,6 +102,19 @@ def test_the_least_level_counts_on_the_way_up_and_on_the_way_down():
         levels = [receiver.next().document["level"] for _ in range(2)]
         assert receiver.received.empty()
     assert levels == ["drifted", "ok"]
+
+
+@pytest.mark.parametrize("subjects", [True, False])
+def test_a_single_feature_is_told_of_where_that_is_wanted(subjects):
+    async def scenario(alerted):
+        alerted.settings = read_alerts(
+            "alerts", {**AT_ONCE, "rules": {"all": {"test": "psi", "subject": "y", "above": 1}}}
+        )
+        await alerted.window(DRIFTED)
+
+    with Receiver() as receiver:
+        told(receiver, scenario, subjects=subjects)
+        assert receiver.received.empty() is not subjects
 
 
 def test_nobody_is_told_of_what_is_acknowledged_or_silenced():
