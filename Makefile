@@ -29,7 +29,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo tour retraining serve models test check fuzz bench memory soak swaps reloads conformance build clean
+.PHONY: help demo tour retraining serve models test check fuzz bench memory soak swaps reloads shadow conformance build clean
 
 help: ## list the targets
 	@echo "onnx-gateway: serves ONNX models over the Open Inference Protocol"
@@ -79,6 +79,9 @@ swaps: $(NATIVE) ## latency while versions are swapped, beside latency while the
 
 reloads: $(NATIVE) ## resident memory before and after 1,000 loads and unloads of a model of 25 MB
 	@$(PY) -m loadtests.reloads
+
+shadow: $(NATIVE) ## latency and goodput with a shadow beside those without (wants nghttp2-client)
+	@$(PY) -m loadtests.shadow
 
 conformance: $(NATIVE) ## every node test and topology of the onnx package, over the wire
 	@$(PY) -m tests.conformance --report build/conformance.md

@@ -25,6 +25,11 @@ from gateway._native.sketch_input cimport (
 _KIND = b"bins"
 _VERSION = 1
 
+cdef enum:
+    # Edges of one cell that are compared one by one; of more, a search is faster.
+    MOST_IN_CELL = 6
+    LEAST_CELLS = 256
+
 #: Most columns of one object, and most bins of one column.
 MOST_COLUMNS = 1 << 16
 MOST_BINS = 1 << 16
@@ -35,10 +40,14 @@ cdef struct column_t:
     # below, the bins, above
     int64_t* counts
     Py_ssize_t bins
-    # Where the edges are uniform, (x - low) * scale is the bin of x, give or take one; else
-    # scale is 0.
+    # A cell is (x - low) * scale, cut to whole numbers from 0 to cells - 1, which never falls
+    # where x grows: of the edges only those in the cell of x, ``most`` at most, need be compared
+    # with it, ``before`` of them are below. Where edges lie too close together cells is 0.
     double low
     double scale
+    Py_ssize_t cells
+    Py_ssize_t most
+    const int32_t* before
     # What is summed is the distance to this number: sums of squares stay exact far from 0.
     double shift
     double total
@@ -49,40 +58,43 @@ cdef struct column_t:
     int64_t infinite
 
 
-cdef inline void find_uniform(
+cdef inline void find_by_cell(
     const column_t* c, const double* values, Py_ssize_t count, int32_t* places
 ) noexcept nogil:
     """How many edges are at or below each value; 0 for what is not a number."""
-    cdef double top = <double>(c.bins - 1)
-    cdef const double* edges = c.edges
+    cdef double top = <double>(c.cells - 1)
     cdef double low = c.low, scale = c.scale, x, guess
-    cdef Py_ssize_t i
-    cdef int32_t at
+    cdef Py_ssize_t i, j, most = c.most
+    cdef const double* edges
+    cdef int32_t place
     for i in range(count):
         x = values[i]
         guess = (x - low) * scale
         guess = guess if guess > 0 else 0
         guess = guess if guess < top else top
-        at = <int32_t>guess
-        places[i] = at + (x >= edges[at]) + (x >= edges[at + 1])
+        place = c.before[<int32_t>guess]
+        edges = c.edges + place
+        for j in range(most):
+            place += x >= edges[j]
+        places[i] = place
 
 
-cdef inline void find_sorted(
+cdef inline void find_by_search(
     const column_t* c, const double* values, Py_ssize_t count, int32_t* places
 ) noexcept nogil:
     """The same for any edges, by a binary search without branches."""
-    cdef const double* edges
-    cdef Py_ssize_t i, length, half
+    cdef const double* edges = c.edges
+    cdef Py_ssize_t i, length, half, base
     cdef double x
     for i in range(count):
         x = values[i]
-        edges = c.edges
+        base = 0
         length = c.bins + 1
         while length > 1:
             half = length >> 1
-            edges = edges + half if edges[half - 1] <= x else edges
+            base += half & -<Py_ssize_t>(edges[base + half - 1] <= x)
             length -= half
-        places[i] = <int32_t>(edges - c.edges) + (edges[0] <= x)
+        places[i] = <int32_t>(base + (edges[base] <= x))
 
 
 cdef void count_column(column_t* c, const double* values, Py_ssize_t count) noexcept nogil:
@@ -91,10 +103,10 @@ cdef void count_column(column_t* c, const double* values, Py_ssize_t count) noex
     cdef double low = c.minimum, high = c.maximum
     cdef int64_t* counts = c.counts
     cdef Py_ssize_t i
-    if c.scale > 0:
-        find_uniform(c, values, count, places)
+    if c.cells:
+        find_by_cell(c, values, count, places)
     else:
-        find_sorted(c, values, count, places)
+        find_by_search(c, values, count, places)
     for i in range(count):
         x = values[i]
         if x != x:
@@ -148,6 +160,7 @@ cdef class BinCounts:
 
     def __cinit__(self, edges):
         """Bins with the ``edges``, for each column an ascending array of at least two numbers."""
+        # Held in Python, so that what columns point to stays.
         edges = list(edges)
         if not 0 < len(edges) <= MOST_COLUMNS:
             raise ValueError(f"expected edges of 1 to {MOST_COLUMNS} columns, not of {len(edges)}")
@@ -168,26 +181,26 @@ cdef class BinCounts:
         cdef column_t* c = &self._columns[place]
         cdef double[::1] edges
         cdef int64_t[::1] counts
+        cdef int32_t[::1] before
         cdef Py_ssize_t last = len(given) - 1
-        cdef double low = given[0], high = given[last], scale
+        cdef double low = given[0], high = given[last]
         inner = given.copy()
         inner[last] = nextafter(high, INFINITY)
+        # Whatever is compared with what lies behind the last edge is not beyond it.
+        padded = np.concatenate([inner, np.full(MOST_IN_CELL, np.nan)])
         held = np.zeros(len(given) + 1, np.int64)
-        self._edges.append((given, inner))
-        self._counts.append(held)
-        edges, counts = inner, held
+        found = _cells(inner, low, high)
+        edges, counts = padded, held
         c.edges, c.counts = &edges[0], &counts[0]
         c.bins = last
         c.low = low
         c.shift = low / 2 + high / 2
-        scale = c.bins / (high - low)
-        if isfinite(high - low) and isfinite(scale) and scale > 0:
-            # Both steps are monotone: where every edge is found to a quarter of a bin, no number
-            # between two edges is further than one bin off.
-            with np.errstate(over="ignore"):
-                off = np.abs((given - low) * scale - np.arange(len(given)))
-            if (off <= 0.25).all():
-                c.scale = scale
+        if found is not None:
+            scale, c.most, starts = found
+            before = starts
+            c.scale, c.cells, c.before = scale, len(starts), &before[0]
+        self._edges.append((given, padded, found))
+        self._counts.append(held)
 
     cdef _reset(self):
         cdef Py_ssize_t i
@@ -261,7 +274,7 @@ cdef class BinCounts:
 
     def copy(self):
         """Another one with the same edges and counts."""
-        cdef BinCounts made = BinCounts([edges for edges, _ in self._edges])
+        cdef BinCounts made = BinCounts([edges for edges, *_ in self._edges])
         made.merge(self)
         return made
 
@@ -403,6 +416,28 @@ cdef class BinCounts:
         self._counts[place][:] = counts
         c.missing, c.infinite = missing, infinite
         c.total, c.squares, c.minimum, c.maximum = total, squares, low, high
+
+
+def _cells(edges, low, high):
+    """The scale of cells over ``edges``, how many edges one has at most, and how many are before.
+
+    ``None`` where too many edges lie in one cell.
+    """
+    best = None
+    cells = len(edges)
+    while cells <= max(LEAST_CELLS, 4 * len(edges)):
+        with np.errstate(over="ignore", divide="ignore"):
+            scale = cells / (np.float64(high) - np.float64(low))
+        if not (np.isfinite(scale) and scale > 0 and np.isfinite(high - low)):
+            return None
+        with np.errstate(over="ignore"):
+            at = np.clip((edges - low) * scale, 0, cells - 1).astype(np.int64)
+        held = np.bincount(at, minlength=cells)
+        if best is None or held.max() < best[1]:
+            before = np.concatenate([[0], np.cumsum(held)])[:cells].astype(np.int32)
+            best = (float(scale), int(held.max()), before)
+        cells *= 2
+    return best if best[1] <= MOST_IN_CELL else None
 
 
 def _checked(place, given):

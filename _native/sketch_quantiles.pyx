@@ -90,13 +90,11 @@ cdef void merge_runs(
     cdef Py_ssize_t i = 0, j = 0
     cdef bint first
     while i < na and j < nb:
+        # Without a branch, which would be guessed wrongly every other time.
         first = a[i] <= b[j]
         out[i + j] = a[i] if first else b[j]
-        # The place in ``out`` is the sum of both, so only one of them may move.
-        if first:
-            i += 1
-        else:
-            j += 1
+        i += first
+        j += not first
     if i < na:
         memcpy(out + i + j, a + i, (na - i) * sizeof(double))
     if j < nb:
@@ -432,8 +430,8 @@ cdef class QuantileSketch:
             if not reserve(&self._s.items[level], &self._s.allocated[level], size):
                 raise MemoryError
             if size:
-                row = <double[:size]>self._s.items[level]
-                row[:] = numbers.copy()
+                row = numbers.copy()
+                memcpy(self._s.items[level], &row[0], size * sizeof(double))
             self._s.sizes[level] = size
         self._s.held = sum(sizes)
         reader.end()

@@ -171,7 +171,7 @@ def _profile_build(options: argparse.Namespace) -> int:
         )
     except (InferenceFailed, InvalidTensor) as error:
         raise StartupError(f"the model failed on the data: {error}") from error
-    target = options.output or path.parent / files.PROFILE_NAME
+    target = options.output or path.parent / _load_part("gateway.monitor.profile").PROFILE_NAME
     files.write_profile(target, profile)
     print(f"{target}: {profile.rows} rows, {len(profile.features)} features")
     return 0

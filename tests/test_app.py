@@ -174,6 +174,16 @@ def test_it_is_live_but_not_ready_while_a_model_fails(models: ModelDirectory) ->
         gateway.kill()
 
 
+def test_what_is_there_when_the_models_are_loaded_is_not_walked_for_garbage() -> None:
+    script = (
+        "import gc; from gateway.app import spare_the_collector\n"
+        "print(len(gc.get_objects())); spare_the_collector(); print(len(gc.get_objects()))"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True)
+    before, after = map(int, ran.stdout.split())
+    assert after < before / 100
+
+
 def test_exit_on_error_ends_with_code_1_and_the_reason(models: ModelDirectory) -> None:
     models.add_broken("broken")
     gateway = GatewayProcess(models.path, "--exit-on-error").start()

@@ -10,12 +10,11 @@ from typing import Any, Final
 import numpy as np
 
 from gateway.control.traffic import ShadowPlan, as_table
-from gateway.dispatch.mirror import Mirror, Pair, Side
+from gateway.dispatch.mirror import Mirror, Pair
 from gateway.dispatch.pace import Pace, load_now
 from gateway.errors import Conflict
 from gateway.evidence import pairs as evidence
 from gateway.rollout_metrics import ShadowSample
-from gateway.serving.background import BACKGROUND_NICENESS
 from gateway.serving.binder import Layout
 from gateway.serving.lane import Lane
 from gateway.serving.registry import ModelVersion
@@ -27,13 +26,15 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two decisions about how many copies can be afforded.
 PACE_S: Final = 0.05
+#: Longer than any run.
+ANY_NS: Final = 2**62
 #: Seconds after which copies that are held go to the shadow, however few they are.
 FLUSH_S: Final = 0.2
 #: Seconds after which pairs are compared, and how many pairs, or bytes of one row each, are not
 #: left waiting even that long. A lot of a few pairs takes as long as one of hundreds, and the
 #: primary may wait for the interpreter meanwhile.
-COMPARE_S: Final = 1.0
-COMPARE_AT: Final = 512
+COMPARE_S: Final = 2.0
+COMPARE_AT: Final = 2048
 COMPARE_BYTES: Final = 32 << 20
 #: Lots that may wait for the comparison while copies are still made.
 WAITING_LOTS: Final = 4
@@ -60,15 +61,14 @@ class Shadowing:
         self.shadow: Final = shadow
         self._signature: Final = loaded.signature
         self._loop = asyncio.get_running_loop()
-        short = primary.lane.inline
+        # Of short models a whole batch of copies runs on the loop sooner than it is handed to a
+        # thread and back: both would have to take the interpreter from the loop for it.
+        short = primary.lane.inline and shadow.lane.inline
         self._lane = Lane(
             loaded,
             self._loop,
-            inline_threshold_ns=0,
-            background=True,
-            # A thread that stands back with the interpreter in hand keeps the primary waiting: of
-            # a short model that is most of what its threads do.
-            niceness=0 if short else BACKGROUND_NICENESS,
+            inline_threshold_ns=ANY_NS if short else 0,
+            background=not short,
         )
         self._pace = Pace()
         self.mirror: Final = Mirror(
@@ -77,9 +77,9 @@ class Shadowing:
             self._pace,
             self._keep,
             primary=primary.lane,
-            # A run of a short model takes no longer than to wake a thread for it, and each time
-            # that takes the interpreter a primary answer may wait.
-            hold=self._lane.max_rows if short else 1,
+            # A thread that wakes for each of them disturbs a short primary more than one batch of
+            # copies; on the loop they come between two requests.
+            hold=1 if short or not primary.lane.inline else self._lane.max_rows,
         )
         self._comparison = evidence.PairComparison(
             [spec.name for spec in loaded.signature.outputs],
@@ -209,13 +209,18 @@ class Shadowing:
         self._timers["compare"] = self._loop.call_later(COMPARE_S, self._compare_in_turn)
 
     def _compare(self, pairs: list[Pair]) -> None:
-        both = [pair for pair in pairs if _outputs(pair.primary) and _outputs(pair.shadow)]
+        both = []
         failed = [0, 0, 0]
         for pair in pairs:
-            sides = (_outputs(pair.primary) is None) + 2 * (_outputs(pair.shadow) is None)
-            if sides:
-                failed[sides - 1] += 1
-        self._comparison.add([_evidence_pair(pair) for pair in both])
+            primary, shadow = pair.primary, pair.shadow
+            assert primary is not None
+            assert shadow is not None
+            mine, theirs = primary.outputs, shadow.outputs
+            if mine is not None and theirs is not None:
+                both.append(evidence.Pair(mine, theirs, primary.ns, shadow.ns, pair.inputs))
+            else:
+                failed[(mine is None) + 2 * (theirs is None) - 1] += 1
+        self._comparison.add(both)
         self._comparison.add_errors(*failed)
 
     def _flush_in_turn(self) -> None:
@@ -245,24 +250,6 @@ def _row_bytes(signature: Signature) -> int:
     """What one row of inputs and both outputs takes at least; what varies counts as one element."""
     specs = (*signature.inputs, *signature.outputs, *signature.outputs)
     return sum(prod(max(size, 1) for size in s.shape) * max(s.datatype.itemsize, 1) for s in specs)
-
-
-def _outputs(side: Side | None) -> list[Array] | None:
-    return None if side is None else side.outputs
-
-
-def _evidence_pair(pair: Pair) -> evidence.Pair:
-    assert pair.primary is not None
-    assert pair.shadow is not None
-    assert pair.primary.outputs is not None
-    assert pair.shadow.outputs is not None
-    return evidence.Pair(
-        pair.primary.outputs,
-        pair.shadow.outputs,
-        pair.primary.ns,
-        pair.shadow.ns,
-        pair.inputs,
-    )
 
 
 def _array(spec: TensorSpec, layout: Layout, place: int, rows: int, buffer: memoryview) -> Array:

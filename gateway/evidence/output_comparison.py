@@ -101,6 +101,19 @@ class OutputComparison:
 
     def add(self, primary: list[Array], shadow: list[Array]) -> Likeness:
         """Compare pairs of arrays; those of like shapes are compared all at once."""
+        if _alike(primary, shadow):
+            # By far the most common, and worth a way of its own: whoever waits for the
+            # interpreter waits less.
+            found = self._compare(_stack(primary), _stack(shadow))
+        else:
+            found = self._add_by_shape(primary, shadow)
+        self._pairs += len(primary)
+        self._agreeing += int(np.count_nonzero(found.agree))
+        self._scored += int(np.count_nonzero(found.scored))
+        self._flipped += int(np.count_nonzero(found.flips))
+        return found
+
+    def _add_by_shape(self, primary: list[Array], shadow: list[Array]) -> Likeness:
         count = len(primary)
         agree, scored, flips = np.zeros((3, count), bool)
         found = Likeness(agree, scored, flips, np.full(count, 2.0))
@@ -113,17 +126,12 @@ class OutputComparison:
                 self._mismatched += len(lot)
                 continue
             likeness = self._compare(
-                np.stack([primary[index] for index in lot]),
-                np.stack([shadow[index] for index in lot]),
+                _stack([primary[index] for index in lot]), _stack([shadow[index] for index in lot])
             )
             found.agree[lot] = likeness.agree
             found.scored[lot] = likeness.scored
             found.flips[lot] = likeness.flips
             found.distance[lot] = likeness.distance
-        self._pairs += count
-        self._agreeing += int(np.count_nonzero(agree))
-        self._scored += int(np.count_nonzero(scored))
-        self._flipped += int(np.count_nonzero(flips))
         return found
 
     def _compare(self, primary: Array, shadow: Array) -> Likeness:
@@ -196,6 +204,22 @@ class OutputComparison:
                 },
             }
         return table
+
+
+def _alike(primary: list[Array], shadow: list[Array]) -> bool:
+    """Whether all arrays have one shape and data type."""
+    shape, dtype = primary[0].shape, primary[0].dtype
+    return all(
+        array.shape == shape and array.dtype is dtype
+        for side in (primary, shadow)
+        for array in side
+    )
+
+
+def _stack(arrays: list[Array]) -> Array:
+    """``np.stack`` of arrays of one shape, several times as fast for many small ones."""
+    shape = arrays[0].shape
+    return np.concatenate(arrays).reshape(len(arrays), *shape) if shape else np.stack(arrays)
 
 
 def _magnitude(values: Floats) -> Floats:

@@ -147,8 +147,8 @@ def layout_of(block: Block, labels: Mapping[str, Sequence[str]] | None = None) -
     """The layout for blocks like this one, which is best a large one.
 
     A tensor of one value a row is one feature under the tensor's name; one of up to
-    ``MOST_COLUMNS`` is a feature for each column, named by the model's settings or ``name[i]``;
-    another one is one subject. Text that is that wide is left out.
+    ``MOST_COLUMNS`` along one axis is a feature for each, named by the model's settings or
+    ``name[i]``; another one is one subject. Text that is that wide is left out.
 
     Args:
         labels: names of the classes of an output: its rows are scores, whatever they sum to.
@@ -172,12 +172,49 @@ def layout_of(block: Block, labels: Mapping[str, Sequence[str]] | None = None) -
     return Layout(tuple(found))
 
 
+def together(blocks: Sequence[Block]) -> Block:
+    """The rows of several blocks of one version as one block, so that a look at it costs once.
+
+    All have the tensors of the first, in its shapes.
+
+    Raises:
+        UnlikeBlock: one has not.
+    """
+    first = blocks[0]
+    if len(blocks) == 1:
+        return first
+
+    def joined(sides: list[dict[str, Array]]) -> dict[str, Array]:
+        if any(
+            side.keys() != sides[0].keys()
+            or any(side[name].shape[1:] != array.shape[1:] for name, array in sides[0].items())
+            for side in sides
+        ):
+            raise UnlikeBlock("blocks of other tensors or shapes cannot be looked at together")
+        return {name: np.concatenate([side[name] for side in sides]) for name in sides[0]}
+
+    return Block(
+        first.model,
+        first.version,
+        first.columns,
+        number=first.number,
+        at=first.at,
+        request_rows=np.concatenate([block.request_rows for block in blocks]),
+        latency_ns=np.concatenate([block.latency_ns for block in blocks]),
+        ids=None,
+        event_ids=None,
+        inputs=joined([block.inputs for block in blocks]),
+        outputs=joined([block.outputs for block in blocks]),
+    )
+
+
 def _layout(
     side: Side, column: Column, array: Array, labels: tuple[str, ...], taken: set[str]
 ) -> TensorLayout | None:
     text = array.dtype.hasobject or array.dtype.kind in "US"
     width = int(np.prod(array.shape[1:], dtype=np.int64))
-    flat = array.ndim <= 2 or width == 1
+    # Axes of size 1 are none: a model that takes no batches has one for its only row.
+    flat = max(array.shape[1:], default=1) == width
     wide = not flat or width > MOST_COLUMNS
     if width == 0 or (wide and text):
         return None
@@ -192,7 +229,7 @@ def _layout(
     names = [_free(name, column.name, taken) for name in names]
     scores = side is Side.OUTPUT and not wide and width > 1 and array.dtype.kind in "fu"
     if scores and len(labels) != width:
-        scores = are_probabilities(numbers_of(array, column))
+        scores = are_probabilities(numbers_of(array.reshape(len(array), -1), column))
     class_name = _free(f"{column.name}.class", column.name, taken) if scores else ""
     return TensorLayout(
         side,
@@ -249,8 +286,11 @@ def numbers_of(array: Array, column: Column) -> Array:
 
 
 def are_probabilities(array: Array) -> bool:
-    """Whether each row lies between 0 and 1 and sums to 1, and there are rows."""
-    if array.ndim != 2 or array.shape[1] < 2 or not len(array) or array.dtype.kind != "f":
+    """Whether each row lies between 0 and 1 and sums to 1, but for those that are not a number."""
+    if array.ndim != 2 or array.shape[1] < 2 or array.dtype.kind != "f":
+        return False
+    array = array[~np.isnan(array).any(axis=1)]
+    if not len(array):
         return False
     inside = (array >= -_SUM_TOLERANCE) & (array <= 1 + _SUM_TOLERANCE)
     sums = array.sum(axis=1, dtype=np.float64)

@@ -58,7 +58,7 @@ class NumericReference:
         return np.append(inside, counts[0] + counts[-1])
 
     def in_tenths(self, counts: Int64s) -> Int64s:
-        """``counts`` over ``edges`` as counts of the tenths of the reference, which have no ends."""
+        """``counts`` over ``edges`` as counts of the reference's tenths, which have no ends."""
         # Bin i of the counts ends at edge i, so a tenth begins with the bin behind its edge.
         starts = [0, *(place + 1 for place in self.tenths)]
         return np.add.reduceat(counts, starts)

@@ -1,5 +1,6 @@
-"""Makes a reference profile of blocks: of data that a model was run over, or of live predictions."""
+"""Makes a reference profile of blocks: of data that a model ran over, or of live predictions."""
 
+import contextlib
 import datetime
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +13,7 @@ from gateway import __version__
 from gateway._native.sketch_bins import BinCounts
 from gateway._native.sketch_reservoir import Reservoir
 from gateway.errors import ConfigError
-from gateway.monitor.features import FeatureTable, Layout, Part, Side, layout_of
+from gateway.monitor.features import FeatureTable, Layout, Part, Side, layout_of, together
 from gateway.monitor.profile import (
     QUANTILES,
     CategoricalReference,
@@ -29,6 +30,8 @@ from gateway.types import Array
 
 #: Of all values of the reference that are held until the profile is made.
 MOST_HELD_BYTES: Final = 512 << 20
+#: Rows that are looked at to tell what the features are.
+_LAYOUT_ROWS: Final = 256
 #: Of one sample in the profile, before it is packed.
 MOST_SAMPLE_BYTES: Final = 4 << 20
 
@@ -93,6 +96,7 @@ class ProfileBuilder:
         self._options = options or ProfileOptions()
         self._labels = labels or {}
         self._layout: Layout | None = None
+        self._waiting: list[tuple[Block, int]] = []
         self._lots: list[list[FeatureTable]] = []
         self._subjects: dict[str, Reservoir] = {}
         self._held = 0
@@ -112,8 +116,7 @@ class ProfileBuilder:
         """
         if self.full:
             return True
-        if self._layout is None:
-            self._layout = layout_of(block, self._labels)
+        if not self.taken:
             self._model, self._version = block.model, block.version
         if (block.model, block.version) != (self._model, self._version):
             raise ConfigError(
@@ -121,19 +124,35 @@ class ProfileBuilder:
                 f"'{block.model}' {block.version}"
             )
         wanted = block.rows if self.rows is None else min(block.rows, self.rows - self.taken)
-        tables = [_owned(table, wanted) for table in self._layout.tables(block)]
-        subjects = self._layout.subjects(block)
+        self.taken += wanted
+        if self._layout is not None:
+            self._take(self._layout, block, wanted)
+            return self.full
+        self._waiting.append((block, wanted))
+        if self.full or self.taken >= _LAYOUT_ROWS:
+            self._begin()
+        return self.full
+
+    def _begin(self) -> Layout:
+        """Look at the first blocks together: one small one may mislead."""
+        layout = layout_of(together([block for block, _ in self._waiting]), self._labels)
+        for block, wanted in self._waiting:
+            self._take(layout, block, wanted)
+        self._layout, self._waiting = layout, []
+        return layout
+
+    def _take(self, layout: Layout, block: Block, wanted: int) -> None:
+        tables = [_owned(table, wanted) for table in layout.tables(block)]
+        subjects = layout.subjects(block)
         self._held += sum(_size(table.values) for table in tables)
         if self._held > MOST_HELD_BYTES:
             raise ConfigError(
-                f"the features of {self.taken + wanted} rows take more than "
+                f"the features of {self.taken} rows take more than "
                 f"{MOST_HELD_BYTES >> 20} MiB: profile fewer rows"
             )
         self._lots.append(tables)
         for name, rows in subjects.items():
             self._keep(name, rows[:wanted])
-        self.taken += wanted
-        return self.full
 
     def _keep(self, name: str, rows: Array) -> None:
         if name not in self._subjects:
@@ -154,9 +173,10 @@ class ProfileBuilder:
             ConfigError: there were no rows or no features, or the options name a feature that is
                 not there.
         """
-        if self._layout is None or not self.taken:
+        if not self.taken:
             raise ConfigError("there are no rows to make a profile of")
-        kinds = list(self._layout.names())
+        layout = self._layout or self._begin()
+        kinds = list(layout.names())
         if not kinds:
             raise ConfigError("the model has no tensor that a feature could be made of")
         self._check_names([name for name, *_ in kinds])
@@ -177,7 +197,7 @@ class ProfileBuilder:
             source=source,
             options=self._options.document(),
             rows=self.taken,
-            layout=self._layout,
+            layout=layout,
             features=features,
             sample=sample.rows(),
             subjects={name: rows.rows() for name, rows in self._subjects.items()},
@@ -273,11 +293,13 @@ def _doane(finite: Floats, low: float, high: float) -> Floats:
     """numpy's Doane edges; one bin around a number that is the only one."""
     edges = np.array([low - 0.5, high + 0.5])
     if high > low and np.isfinite(high - low):
-        with np.errstate(all="ignore"):
+        edges = np.array([low, high])
+        # Of numbers near the largest there are, moments overflow: then there is one bin.
+        with np.errstate(all="ignore"), contextlib.suppress(ValueError, OverflowError):
             edges = np.histogram_bin_edges(finite, bins="doane")
     elif high > low:
         edges = np.array([low, high])
-    edges = np.unique(edges)
+    edges = np.unique(edges[np.isfinite(edges)])
     if len(edges) < 2:
         edges = np.array([np.nextafter(low, -np.inf), np.nextafter(low, np.inf)])
     return edges
@@ -302,5 +324,7 @@ def _joined(lot: Iterable[FeatureTable]) -> FeatureTable:
 
 def _size(values: Array) -> int:
     if values.dtype.hasobject:
-        return sum(len(value) + 64 if isinstance(value, str | bytes) else 64 for value in values.flat)
+        return sum(
+            len(value) + 64 if isinstance(value, str | bytes) else 64 for value in values.flat
+        )
     return values.nbytes

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import contextlib
 import json
 import math
 import zlib
@@ -55,7 +56,8 @@ def write_profile(path: Path, profile: Profile) -> None:
         temporary.write_text(json.dumps(document_of(profile), indent=1) + "\n", "utf-8")
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise ConfigError(f"the profile {path} cannot be written: {error.strerror}") from error
 
 
@@ -252,7 +254,9 @@ def _features(
             read = _whole(place, document, _NUMERIC)
             reference = _numeric(place, read)
         else:
-            raise wrong(f"{place}kind", '"categorical"' + ('' if its_text else ' or "numeric"'), kind)
+            raise wrong(
+                f"{place}kind", '"categorical"' + ("" if its_text else ' or "numeric"'), kind
+            )
         counted = sum(read["counts"]) + read.get("other", 0) + read["missing"]
         if counted != rows:
             raise ConfigError(
@@ -318,9 +322,7 @@ def _categorical(where: str, read: dict[str, Any]) -> CategoricalReference:
     )
 
 
-def _subjects(
-    where: str, layout: Layout, documents: dict[str, Any], rows: int
-) -> dict[str, Array]:
+def _subjects(where: str, layout: Layout, documents: dict[str, Any], rows: int) -> dict[str, Array]:
     widths = {
         each.tensor: min(each.width, MOST_SUBJECT)
         for each in layout.tensors

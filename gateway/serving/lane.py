@@ -73,8 +73,8 @@ class Lane:
         loaded: the version.
         loop: the loop that requests come from and answers go to.
         inline_threshold_ns: see above; 0 keeps every model off the loop.
-        background: for a lane whose answers nobody waits for: it never runs on the loop.
-        niceness: how far its threads stand back behind others; as ``nice`` counts.
+        background: for a lane whose answers nobody waits for: it never runs on the loop, and its
+            threads get what time the others leave over.
         clock: monotonic nanoseconds.
     """
 
@@ -85,7 +85,6 @@ class Lane:
         *,
         inline_threshold_ns: int,
         background: bool = False,
-        niceness: int = 0,
         clock: Clock = monotonic_ns,
     ) -> None:
         settings = loaded.settings
@@ -105,7 +104,7 @@ class Lane:
         self.inline = not background and _runs_inline(loaded, self.binder, inline_threshold_ns)
         #: Who is shown the batches.
         self.taps: tuple[BatchTap, ...] = ()
-        self._niceness = niceness
+        self._background = background
         self._loop = loop
         self._clock = clock
         self._max_count = settings.max_queue_size
@@ -248,8 +247,8 @@ class Lane:
 
     def _run_forever(self, session: OnnxSession, free: "SimpleQueue[Slot]") -> None:
         """The life of a runner thread."""
-        if self._niceness:
-            stand_back(self._niceness)
+        if self._background:
+            stand_back()
         while True:
             slot = free.get()
             batch = self._queue.take(slot.arena)

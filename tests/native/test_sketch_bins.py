@@ -201,17 +201,17 @@ def test_a_thread_that_counts_leaves_the_interpreter_to_others():
         while not seen.is_set():
             counted.add(table)
 
+    def read_for_ever() -> None:
+        while True:
+            assert counted.counts(0)[1] % len(table) == 0
+
     seen = threading.Event()
     thread = threading.Thread(target=count)
     thread.start()
     started.wait()
     try:
-        while True:
-            try:
-                assert counted.counts(0)[1] % len(table) == 0
-            except RuntimeError as error:
-                assert "in use by another thread" in str(error)
-                break
+        with pytest.raises(RuntimeError, match="in use by another thread"):
+            read_for_ever()
     finally:
         seen.set()
         thread.join()
