@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 from gateway.errors import ConfigError
 
+#: Seconds that a connection may take.
+CONNECT_S: Final = 5.0
 #: Bytes of an answer that are read; the rest is dropped with its connection.
 MAX_ANSWER_BYTES: Final = 4096
 #: Statuses after which the same request may well succeed later.
@@ -72,6 +74,7 @@ class Address:
         self._secure: Final = parts.scheme == "https"
         self._host: Final = parts.hostname
         self._port: Final = port
+        self._exchange: tuple[HTTPConnection, threading.Event] | None = None
         self._target: Final = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
     def __str__(self) -> str:
@@ -82,21 +85,24 @@ class Address:
     def post(self, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Answer:
         """Post ``body``; never raises for what the network or the receiver does.
 
-        It takes at most ``timeout_s`` to connect, and as long again for the answer, however slowly
-        that drips.
+        It takes at most ``CONNECT_S`` or ``timeout_s`` to connect, and ``timeout_s`` for the
+        answer, however slowly that drips. One at a time.
         """
+        connect_s = min(timeout_s, CONNECT_S)
         connection = (
             HTTPSConnection(
-                self._host, self._port, timeout=timeout_s, context=ssl.create_default_context()
+                self._host, self._port, timeout=connect_s, context=ssl.create_default_context()
             )
             if self._secure
-            else HTTPConnection(self._host, self._port, timeout=timeout_s)
+            else HTTPConnection(self._host, self._port, timeout=connect_s)
         )
         late = threading.Event()
         watch = threading.Timer(timeout_s, _cut, (connection, late))
         watch.daemon = True
+        self._exchange = (connection, late)
         try:
             connection.connect()
+            connection.sock.settimeout(timeout_s)
             watch.start()
             connection.request("POST", self._target, body, dict(headers))
             response = connection.getresponse()
@@ -112,9 +118,15 @@ class Address:
                 told = str(error) or type(error).__name__
                 return Answer(status=0, text=f"no answer from {self}: {told}")
         finally:
+            self._exchange = None
             watch.cancel()
             connection.close()
         return Answer(status=0, text=f"no answer from {self} within {timeout_s:g} s")
+
+    def abort(self) -> None:
+        """Wait for no answer any more; for another thread than the one that posts."""
+        if (exchange := self._exchange) is not None:
+            _cut(*exchange)
 
 
 def _cut(connection: HTTPConnection, late: threading.Event) -> None:

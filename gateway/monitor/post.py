@@ -77,6 +77,8 @@ class Post:
     def close(self) -> None:
         """Wait for nobody any more."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+        # Else the interpreter would wait at its end for whoever does not answer.
+        self._address.abort()
 
 
 def post_fields(part: Part) -> dict[str, Check]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from pathlib import Path
 
 import pytest
@@ -240,6 +241,23 @@ def test_a_model_chooses_its_channels():
 
     on_courier(scenario, one, other)
     assert (len(one.sent), len(other.sent)) == (0, 1)
+
+
+def test_the_end_does_not_wait_for_who_does_not_answer(monkeypatch):
+    monkeypatch.setattr("gateway.monitor.courier.LAST_WORDS_S", 0.01)
+
+    async def scenario(alerted):
+        await alerted.window(DRIFTED)
+        await asyncio.to_thread(receiver.next)
+        before.extend(each for each in threading.enumerate() if each.name.startswith("post-ops"))
+        assert len(before) == 1
+
+    before = []
+    with Receiver() as receiver:
+        receiver.held.clear()
+        on_alerted(scenario, channels=[channel(type="webhook", url=receiver.url, timeout_s=60)])
+        before[0].join(20)
+        assert not before[0].is_alive()
 
 
 @pytest.mark.parametrize(
