@@ -67,6 +67,16 @@ def until(what: str, clinic: Clinic, done: Callable[[], bool]) -> None:
         clinic.see(100, new_microscope=True)
 
 
+def attempts(commands: Commands, outcome: str = "") -> list[Any]:
+    """The journal's entries of the action, the oldest first; those of ``outcome`` where given."""
+    entries = commands.read("history", MODEL, "--limit", "1000")
+    return [
+        entry
+        for entry in reversed(entries)
+        if entry["verb"] == "action" and outcome in ("", entry["outcome"])
+    ]
+
+
 def walk(gateway: Gateway, clinic: Clinic) -> None:
     commands = Commands(gateway)
 
@@ -91,10 +101,10 @@ def walk(gateway: Gateway, clinic: Clinic) -> None:
     commands.run("alerts", MODEL)
 
     title("3. The action retrains on what the laboratory has confirmed since")
-    until("the shadow", clinic, lambda: commands.read("status", MODEL)["traffic"]["shadow"])
-    say("", "its output, from the journal:")
-    entry = next(e for e in commands.read("history", MODEL) if e["verb"] == "action")
-    say(*(f"  {line}" for line in entry["evidence"]["output"].splitlines()))
+    until("the retraining", clinic, lambda: bool(attempts(commands, "ok")))
+    for number, entry in enumerate(attempts(commands), 1):
+        say("", f"attempt {number}: {entry['outcome']}; its output, from the journal:")
+        say(*(f"  {line}" for line in entry["evidence"]["output"].splitlines()))
 
     title("4. Version 2 has passed its golden requests, and shadows version 1")
     until(
