@@ -113,7 +113,11 @@ def walk(gateway: Gateway, clinic: Clinic) -> None:
         lambda: commands.read("shadow", MODEL, "--report")["pairs"] >= 300,
     )
     commands.run("shadow", MODEL, "--report")
-    say("They disagree, as they should: one of them is wrong about half of the patients.")
+    say(
+        "They disagree on nearly every request of 25 patients, as they should: version 1 is wrong",
+        "about a third of them. What counts here are errors and latency.",
+    )
+    commands.run("shadow", MODEL, "--stop")
 
     title("5. You promote it, and the episode is over")
     commands.run("promote", MODEL, "2", "--reason", "right again on the held-out patients")
