@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.commands import show
+from gateway.commands import drift, show
 from gateway.commands.admin_client import DEFAULT_URL, AdminClient, Refused, Unreachable
 from gateway.commands.parsers import GATE_OPTIONS, SHADOW_OPTIONS
 from gateway.config import environment
@@ -309,6 +309,15 @@ def _alerts(options: argparse.Namespace) -> int:
     return int(options.exit_code and any(show.has_drifted(model) for model in models))
 
 
+# -- drift ------------------------------------------------------------------------------------
+
+
+def _drift(options: argparse.Namespace) -> int:
+    answer = _client(options).get("models", options.model, "drift", windows=options.windows)
+    _tell(options, answer, lambda found: drift.drift(found, everything=options.all))
+    return drift.exit_code(answer) if options.exit_code else 0
+
+
 _VERBS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "promote": _promote,
     "rollback": _rollback,
@@ -323,4 +332,5 @@ _VERBS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "apply": _apply,
     "golden record": _record,
     "alerts": _alerts,
+    "drift": _drift,
 }

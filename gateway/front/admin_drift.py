@@ -112,7 +112,7 @@ DRIFT_SCHEMAS: Final[dict[str, Schema]] = {
         version=text(),
         state={
             "type": "string",
-            "enum": ["watching", "collecting", "outdated", "failed", "unloaded"],
+            "enum": ["starting", "watching", "collecting", "outdated", "failed", "unloaded"],
             "description": "collecting: the first predictions become the reference; outdated: "
             "watched, but not as its files say now",
         },
@@ -130,7 +130,5 @@ DRIFT_SCHEMAS: Final[dict[str, Schema]] = {
         unlike_rows=integer("predictions that are unlike the reference, and were not"),
         reports=array_of(ref("WindowReport")),
     ),
-    "Drift": object_of(
-        ["model", "versions"], model=text(), versions=array_of(ref("VersionDrift"))
-    ),
+    "Drift": object_of(["model", "versions"], model=text(), versions=array_of(ref("VersionDrift"))),
 }

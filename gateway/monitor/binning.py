@@ -40,7 +40,9 @@ def nannyml_counts(reference: npt.ArrayLike, current: npt.ArrayLike) -> tuple[Co
         pair = np.histogram(before, edges)[0], np.histogram(after, edges)[0]
     else:
         pair = _counts_of(values, before), _counts_of(values, after)
-    outside = [len(window) - counts.sum() for window, counts in zip((before, after), pair)]
+    outside = [
+        len(window) - counts.sum() for window, counts in zip((before, after), pair, strict=True)
+    ]
     return np.append(pair[0], outside[0]), np.append(pair[1], outside[1])
 
 

@@ -20,6 +20,9 @@ Floats = npt.NDArray[np.float64]
 #: that is no larger.
 EMPTY_SHARE: Final = 1e-4
 EMPTY_PART: Final = 1e6
+#: Values of the smaller side that a bin is to be expected to hold, for a p-value that can be relied
+#: on.
+EXPECTED: Final = 5
 #: Evidently's least standard deviation that a distance is divided by.
 LEAST_DEVIATION: Final = 1e-3
 
@@ -72,9 +75,7 @@ def psi(reference: npt.ArrayLike, current: npt.ArrayLike) -> float:
     return float(np.sum((before - after) * np.log(before / after)))
 
 
-def jensen_shannon(
-    reference: npt.ArrayLike, current: npt.ArrayLike, *, base: float = 2.0
-) -> float:
+def jensen_shannon(reference: npt.ArrayLike, current: npt.ArrayLike, *, base: float = 2.0) -> float:
     """The Jensen-Shannon *distance*, the square root of the divergence.
 
     ``base`` 2 is NannyML's, and the distance is then at most 1; ``math.e`` is Evidently's.
@@ -83,6 +84,19 @@ def jensen_shannon(
     middle = (before + after) / 2
     divergence = (_relative_entropy(before, middle) + _relative_entropy(after, middle)) / 2
     return math.sqrt(max(divergence, 0.0) / math.log(base))
+
+
+def chance(reference: npt.ArrayLike, current: npt.ArrayLike) -> float:
+    """The p-value of counts that may be few: Pearson's, with sparse bins taken together.
+
+    A bin is sparse where less than ``EXPECTED`` values of the smaller side are expected in it: one
+    value in a bin of the reference's tail would else be proof.
+    """
+    table = np.array([_counts(reference), _counts(current)])
+    sizes = table.sum(axis=1)
+    sparse = table.sum(axis=0) * (sizes.min() / sizes.sum()) < EXPECTED
+    table = np.column_stack([table[:, ~sparse], table[:, sparse].sum(axis=1)])
+    return chi_square(table[0], table[1])[1]
 
 
 def chi_square(reference: npt.ArrayLike, current: npt.ArrayLike) -> tuple[float, float]:
@@ -148,7 +162,7 @@ def wasserstein_over_deviation(reference: Sample, current: Sample, deviation: fl
 def _counts(counts: npt.ArrayLike) -> Floats:
     found = np.asarray(counts, np.float64)
     if not found.sum() > 0:
-        raise ValueError("expected counts of at least one value, got none: there is nothing to test")
+        raise ValueError("expected counts of at least one value, got none")
     return found
 
 

@@ -19,6 +19,7 @@ from gateway.tables import (
     list_of,
     number,
     read_table,
+    share,
     table,
     table_of,
     text,
@@ -95,7 +96,9 @@ class MonitorSettings:
         watch, ignore: patterns of the features and outputs, as in a shell.
         tests: those of every feature that they are for.
         limits: by the test's name, where they are not its own.
-        correction: of p-values, for the number of features.
+        correction: of p-values and chances, for the number of features.
+        significance: the chance that any feature's figure is taken for drift, in a window and of
+            a test, while nothing has changed; 1 leaves it to the limits alone.
         features: what is different for some, the last that fits first.
         keep: reports that are kept of each version.
         alerts: what follows from what is found.
@@ -109,6 +112,7 @@ class MonitorSettings:
     tests: tuple[str, ...] = DEFAULT_TESTS
     limits: Mapping[str, Limits] = field(default_factory=dict)
     correction: str = "holm"
+    significance: float = 0.01
     features: tuple[FeatureSettings, ...] = ()
     keep: int = 200
     alerts: AlertSettings = field(default_factory=AlertSettings)
@@ -161,7 +165,8 @@ def seconds(where: str, value: Any) -> float:
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)", value)
         if match:
             value = float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[match[2]]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_SECONDS:
+    given = isinstance(value, int | float) and not isinstance(value, bool)
+    if not given or not 0 < value <= MAX_SECONDS:
         raise wrong(where, 'seconds above 0, or text such as "15m", "1h" or "1d"', value)
     return float(value)
 
@@ -181,9 +186,7 @@ def _limits_by_test(where: str, value: Any) -> dict[str, Limits]:
 
 
 def _reference(where: str, value: Any) -> ReferenceSettings:
-    values = read_table(
-        table(where, value), {"profile": text, "live": integer(1)}, f"{where}."
-    )
+    values = read_table(table(where, value), {"profile": text, "live": integer(1)}, f"{where}.")
     if len(values) != 1:
         raise wrong(where, '{ profile = "FILE" } or { live = N }', value)
     if "live" in values:
@@ -215,8 +218,9 @@ def _window(where: str, value: Any) -> WindowSettings:
         raise wrong(f"{where}.step", f"a part of {length:g}, such as {length / 4:g}", given["step"])
     if window.parts > MAX_PARTS:
         raise wrong(
-            f"{where}.step", f"at least {length / MAX_PARTS:g}: {MAX_PARTS} steps make a window at "
-            "most", given["step"]
+            f"{where}.step",
+            f"at least {length / MAX_PARTS:g}: {MAX_PARTS} steps make a window at most",
+            given["step"],
         )
     return window
 
@@ -247,6 +251,7 @@ _FIELDS: Final[dict[str, Check]] = {
     "tests": _TESTS,
     "limits": _limits_by_test,
     "correction": choice(*CORRECTIONS),
+    "significance": share,
     "features": _features,
     "keep": integer(1),
     "alerts": read_alerts,

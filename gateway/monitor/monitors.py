@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
@@ -111,7 +112,9 @@ class Monitors:
         """
         monitored, sources = self._monitored, self._stream.sources
         versions, problems = monitored.versions, monitored.problems
-        keys = sorted(key for key in {*versions, *problems} if key[0] == model)
+        # What the thread has not looked at yet.
+        new = {key for key in sources if key not in monitored.sources}
+        keys = sorted(key for key in {*versions, *problems, *new} if key[0] == model)
         if not keys and all(name != model for name, _ in sources):
             raise ModelNotFound(f"nothing is known of the drift of model '{model}': is it loaded?")
         if not keys:
@@ -177,7 +180,7 @@ class Monitors:
                 self._monitored.follow(self._stream.sources)
             self._look_at(blocks)
         for version in self._monitored.loaded():
-            self._guarded(version, lambda version=version: version.tick(self._clock()))
+            self._guarded(version, partial(version.tick, self._clock()))
 
     def _hand_on(self, report: WindowReport) -> None:
         self._call_on_loop(self._report, report)
@@ -205,7 +208,7 @@ class Monitors:
                     self._subscription.delivered(own)
                 continue
             before = version.lost_rows
-            self._guarded(version, lambda: version.take(own))
+            self._guarded(version, partial(version.take, own))
             # Of blocks that are unlike the profile, the rows are lost; the account is of blocks.
             if version.broken:
                 self._subscription.lost(own, "monitor_failed")

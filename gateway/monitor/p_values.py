@@ -143,7 +143,7 @@ def _pelz_good(n: int, d: float) -> float:
     if z < 0.05:
         return 0.0
     pi2 = math.pi**2
-    terms = int(math.ceil(16 * z / math.pi)) + 1
+    terms = math.ceil(16 * z / math.pi) + 1
     k = np.arange(terms)
     half2 = (k + 0.5) ** 2 * pi2
     odd = np.exp(-half2 / (2 * z * z))
@@ -152,18 +152,28 @@ def _pelz_good(n: int, d: float) -> float:
     root = math.sqrt(2 * math.pi)
     k0 = root / z * odd.sum()
     k1 = root / (6 * z**4) * ((half2 - z * z) * odd).sum()
-    k2 = root / (72 * z**7) * (
-        (6 * z**6 + 2 * z**4 + (2 * z**4 - 5 * z**2) * half2 + (1 - 2 * z**2) * half2**2) * odd
-    ).sum() - root / (36 * z**3) * (whole * even).sum()
-    k3 = root / (6480 * z**10) * (
-        (
-            (5 - 30 * z**2) * half2**3
-            + (-60 * z**2 + 212 * z**4) * half2**2
-            + (135 * z**4 - 96 * z**6) * half2
-            - (30 * z**6 + 90 * z**8)
-        )
-        * odd
-    ).sum() + root / (216 * z**6) * ((3 * z**2 - whole) * whole * even).sum()
+    k2 = (
+        root
+        / (72 * z**7)
+        * (
+            (6 * z**6 + 2 * z**4 + (2 * z**4 - 5 * z**2) * half2 + (1 - 2 * z**2) * half2**2) * odd
+        ).sum()
+        - root / (36 * z**3) * (whole * even).sum()
+    )
+    k3 = (
+        root
+        / (6480 * z**10)
+        * (
+            (
+                (5 - 30 * z**2) * half2**3
+                + (-60 * z**2 + 212 * z**4) * half2**2
+                + (135 * z**4 - 96 * z**6) * half2
+                - (30 * z**6 + 90 * z**8)
+            )
+            * odd
+        ).sum()
+        + root / (216 * z**6) * ((3 * z**2 - whole) * whole * even).sum()
+    )
     return float(k0 + k1 / n**0.5 + k2 / n + k3 / n**1.5)
 
 

@@ -99,7 +99,9 @@ def version_sample(monitor: VersionMonitor, *, problem: bool) -> DriftSample:
 def _state(monitor: VersionMonitor | None, problem: str, loaded: bool) -> str:
     if not loaded:
         return "unloaded"
-    if monitor is None or monitor.broken:
+    if monitor is None:
+        return "failed" if problem else "starting"
+    if monitor.broken:
         return "failed"
     if problem:
         return "outdated"

@@ -1,7 +1,7 @@
 """The per-feature monitor: each feature and output of a window beside the reference."""
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.monitor.counts import FeatureCounts
 from gateway.monitor.features import FeatureTable
@@ -15,8 +15,12 @@ from gateway.monitor.samples import FeatureSamples
 from gateway.monitor.windows import Window
 from gateway.stream.block import Block
 
-#: The figures of a test; ``None`` where there is too little to say.
-_Figures = tuple[float, float | None] | None
+
+class _Figures(NamedTuple):
+    """A test's figure, and the chance of one as large while nothing has changed."""
+
+    value: float
+    chance: float | None
 
 
 class FeatureMonitor:
@@ -46,6 +50,7 @@ class FeatureMonitor:
             for name in self.tests
         }
         self._correct: Final = CORRECTIONS[settings.correction]
+        self._significance: Final = settings.significance
         self._parts: Final = settings.window.parts
         rows = settings.window.sample
         self._steps: Final = [_Step(profile, sampled, rows, at) for at in range(self._parts)]
@@ -73,59 +78,53 @@ class FeatureMonitor:
         return self._merged
 
     def _findings(self, step: "_Step", window: Window) -> list[Finding]:
-        measured: dict[tuple[str, str], _Figures] = {}
         seen = step.observed(self.tests) if window.judged else {}
-        for feature, tests in self.tests.items():
-            for test in tests:
-                measured[feature, test] = _measured(
-                    MEASURES[test], self._reference[feature], seen.get(feature)
-                )
-        p_values = self._corrected(measured)
+        measured = {
+            (feature, test): _measured(MEASURES[test], self._reference[feature], seen.get(feature))
+            for feature, tests in self.tests.items()
+            for test in tests
+        }
+        chances = self._corrected(measured)
         return [
-            self._finding(feature, test, figures, p_values.get((feature, test)))
+            self._finding(feature, test, figures.value, chances.get((feature, test)))
+            if figures is not None
+            else Finding(subject=feature, test=test, value=None, level=Level.NO_DATA)
             for (feature, test), figures in measured.items()
         ]
 
     def _corrected(
-        self, measured: Mapping[tuple[str, str], _Figures]
+        self, measured: Mapping[tuple[str, str], "_Figures | None"]
     ) -> dict[tuple[str, str], float]:
-        """The p-values, each corrected for the number of features that have the same test."""
+        """The chances, each corrected for the number of features that have the same test."""
         families: dict[str, list[tuple[tuple[str, str], float]]] = {}
         for key, figures in measured.items():
-            if figures is not None and figures[1] is not None:
-                families.setdefault(key[1], []).append((key, figures[1]))
+            if figures is not None and figures.chance is not None:
+                families.setdefault(key[1], []).append((key, figures.chance))
         corrected: dict[tuple[str, str], float] = {}
         for family in families.values():
             keys = [key for key, _ in family]
             corrected.update(zip(keys, self._correct([p for _, p in family]), strict=True))
         return corrected
 
-    def _finding(
-        self,
-        feature: str,
-        test: str,
-        figures: _Figures,
-        p_value: float | None,
-    ) -> Finding:
+    def _finding(self, feature: str, test: str, value: float, chance: float | None) -> Finding:
         measure, limits = MEASURES[test], self.tests[feature][test]
-        threshold = limits.drifted if limits.drifted is not None else limits.warning
-        if figures is None:
-            return Finding(
-                subject=feature, test=test, value=None, threshold=threshold or 0.0,
-                level=Level.NO_DATA,
-            )  # fmt: skip
+        detail = ""
         if measure.by_p_value:
-            assert p_value is not None
-            level = limits.level(p_value, falling=True)
+            level = limits.level(1.0 if chance is None else chance, falling=True)
         else:
-            level = limits.level(figures[0])
+            level = limits.level(value)
+            if level is not Level.OK and chance is not None and chance >= self._significance:
+                detail = f"not more than chance makes of so few rows (p = {chance:.2g})"
+                level = Level.OK
+        threshold = limits.drifted if limits.drifted is not None else limits.warning
         return Finding(
             subject=feature,
             test=test,
-            value=figures[0],
-            p_value=p_value,
+            value=value,
+            p_value=chance if measure.by_p_value else None,
             threshold=threshold or 0.0,
             level=level,
+            detail=detail,
         )
 
 
@@ -157,16 +156,18 @@ class _Step:
         }
 
 
-def _measured(measure: Measure, reference: Observed, seen: Observed | None) -> _Figures:
+def _measured(measure: Measure, reference: Observed, seen: Observed | None) -> _Figures | None:
+    """The figures of a test; ``None`` where there is too little to say."""
     if seen is None or not seen.rows or not reference.rows:
         return None
-    if measure.name == "missing_rate":
-        return measure.measure(reference, seen)
-    if not seen.values or not reference.values:
+    if measure.name != "missing_rate" and not (seen.values and reference.values):
         return None
-    if measure.samples and (not seen.sample or not reference.sample):
+    if measure.samples and (seen.sample is None or reference.sample is None):
         return None
-    return measure.measure(reference, seen)
+    value, chance = measure.measure(reference, seen)
+    if measure.chance is not None:
+        chance = measure.chance(reference, seen)
+    return _Figures(value, chance)
 
 
 def _tests(watched: Watched) -> dict[str, dict[str, Limits]]:

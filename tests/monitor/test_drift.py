@@ -143,7 +143,9 @@ def test_chi_square_of_a_fit_is_scipys(counts):
 def test_the_chi_square_distribution_is_scipys(freedom, times):
     statistic = freedom * times
     expected = stats.chi2.sf(statistic, freedom)
-    assert drift.chi_square_tail(statistic, freedom) == pytest.approx(expected, rel=1e-9, abs=1e-300)
+    assert drift.chi_square_tail(statistic, freedom) == pytest.approx(
+        expected, rel=1e-9, abs=1e-300
+    )
 
 
 def test_psi_fills_empty_bins_as_evidently_does():
@@ -153,7 +155,9 @@ def test_psi_fills_empty_bins_as_evidently_does():
     # One is: the empty one becomes a millionth of it.
     shares = 1 / 20_000, 19_999 / 20_000
     filled = 1 / 20_000 / 1e6
-    expected = sum((a - b) * math.log(a / b) for a, b in zip((*shares, filled), (0.25, 0.5, 0.25)))
+    expected = sum(
+        (a - b) * math.log(a / b) for a, b in zip((*shares, filled), (0.25, 0.5, 0.25), strict=True)
+    )
     assert drift.psi([1, 19_999, 0], [1, 2, 1]) == pytest.approx(expected)
 
 
