@@ -187,6 +187,12 @@ class Gateway:
     async def _listen(self) -> None:
         """Start every front; the models are loaded behind them, and readiness tells when."""
         config = self._config
+        limits = HttpLimits(
+            max_request_bytes=config.max_request_bytes,
+            max_header_bytes=config.max_header_bytes,
+            keep_alive_timeout_s=config.keepalive_timeout_s,
+            read_timeout_s=config.read_timeout_s,
+        )
         if config.http_port:
             self._fronts["HTTP"] = HttpFront(
                 self.dispatcher,
@@ -194,12 +200,7 @@ class Gateway:
                 self._shared_memory,
                 host=config.host,
                 port=_bindable(config.http_port),
-                limits=HttpLimits(
-                    max_request_bytes=config.max_request_bytes,
-                    max_header_bytes=config.max_header_bytes,
-                    keep_alive_timeout_s=config.keepalive_timeout_s,
-                    read_timeout_s=config.read_timeout_s,
-                ),
+                limits=limits,
                 metrics=self.metrics.exposition,
                 access_log=config.access_log,
             )
@@ -209,7 +210,10 @@ class Gateway:
             )
         if config.metrics_port:
             self._fronts["metrics"] = MetricsFront(
-                self.metrics.exposition, host=config.host, port=_bindable(config.metrics_port)
+                self.metrics.exposition,
+                host=config.host,
+                port=_bindable(config.metrics_port),
+                limits=limits,
             )
         if config.admin_port:
             self._fronts["admin"] = AdminFront(
@@ -218,6 +222,7 @@ class Gateway:
                 host=config.admin_host,
                 port=_bindable(config.admin_port),
                 allowed_hosts=config.admin_allowed_hosts,
+                limits=limits,
                 access_log=config.access_log,
                 more=[
                     *DriftEndpoints(self.monitors).routes(),

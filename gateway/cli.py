@@ -7,6 +7,7 @@ signal n cut the shutdown short.
 
 import argparse
 import json
+import logging
 import platform
 import shutil
 import sys
@@ -18,9 +19,11 @@ from typing import Final, TextIO
 
 from gateway import __version__
 from gateway.commands.parsers import add_traffic_commands
-from gateway.config import add_flags, load_config
+from gateway.config import add_flags, load_config, service_links
 from gateway.errors import ConfigError, InferenceFailed, InvalidTensor, StartupError
 from gateway.logs import Logging
+
+log = logging.getLogger(__name__)
 
 PROGRAM: Final = "onnx-gateway"
 
@@ -186,6 +189,8 @@ def _profile_show(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace) -> int:
     config = load_config(vars(options))
     logs = Logging(config.log_level, config.log_format)
+    for variable, text in service_links().items():
+        log.info("%s=%s is passed over: it is Kubernetes' word for a service", variable, text)
     code: int = _load_part("gateway.app").serve(config, logs)
     return code
 

@@ -7,13 +7,16 @@ group and help; the flags, the variables, the file's keys and ``--help`` follow 
 
 Every wrong value ends in a ``ConfigError`` that names the source, what is allowed and what was
 given. Unknown keys of the file are errors too. Unknown variables are not: Kubernetes itself sets
-``ONNX_GATEWAY_SERVICE_HOST``, ``ONNX_GATEWAY_PORT`` and the like for a service of that name.
+``ONNX_GATEWAY_SERVICE_HOST``, ``ONNX_GATEWAY_PORT`` and the like for a service of that name. For
+one that is called ``onnx-gateway-admin`` it sets ``ONNX_GATEWAY_ADMIN_PORT`` to
+``tcp://10.0.0.1:8003``: the variable of a port is passed over where it has that form.
 """
 
 import argparse
 import dataclasses
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +38,9 @@ from gateway.setting_types import (
 )
 
 ENVIRONMENT_PREFIX: Final = "ONNX_GATEWAY_"
+
+#: What Kubernetes puts into ``<SERVICE>_PORT`` for each service of its namespace.
+_SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://\S+:\d+")
 
 #: The groups of ``--help``, in its order.
 GROUPS: Final[tuple[str, ...]] = (
@@ -362,13 +368,23 @@ def load_config(flags: Mapping[str, Any], environ: Mapping[str, str] | None = No
     """
     environ = os.environ if environ is None else environ
     values = _read_file(flags.get("config") or environ.get(f"{ENVIRONMENT_PREFIX}CONFIG") or "")
+    passed_over = service_links(environ)
     for name, setting in SETTINGS.items():
-        if (text := environ.get(_variable(name), "")) != "":
-            values[name] = setting.type.parse(text, _variable(name))
+        variable = _variable(name)
+        if (text := environ.get(variable, "")) != "" and variable not in passed_over:
+            values[name] = setting.type.parse(text, variable)
         if name in flags and (not setting.positional or flags[name]):
             source = name.upper() if setting.positional else _flag(name)
             values[name] = setting.type.parse(flags[name], source)
     return Config(**values)
+
+
+def service_links(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables of ports that are Kubernetes' own, not settings, with what they say."""
+    environ = os.environ if environ is None else environ
+    ports = (_variable(name) for name, s in SETTINGS.items() if isinstance(s.type, Port))
+    found = {variable: environ.get(variable, "") for variable in ports}
+    return {variable: text for variable, text in found.items() if _SERVICE_LINK.fullmatch(text)}
 
 
 def environment(name: str) -> str:

@@ -1,6 +1,7 @@
 """What the command tells, and the codes it ends with."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -132,3 +133,15 @@ def test_check_of_an_empty_repository_fails(tmp_path: Path) -> None:
     done = run("check", str(tmp_path))
     assert done.returncode == 1
     assert "0 of 0 models" in done.stdout
+
+
+def test_what_kubernetes_says_of_a_service_is_passed_over_with_a_line(
+    models: ModelDirectory,
+) -> None:
+    link = {"ONNX_GATEWAY_ADMIN_PORT": "tcp://10.0.0.1:8003"}
+    # An address for documentation, which no machine has: the start ends once it is to listen.
+    nowhere = ("serve", str(models.path), "--host", "203.0.113.1")
+    done = run(*nowhere, environment={**os.environ, **link})
+    assert done.returncode == 1, done.stderr
+    assert "cannot listen on 203.0.113.1" in done.stderr
+    assert "ONNX_GATEWAY_ADMIN_PORT=tcp://10.0.0.1:8003 is passed over" in done.stderr

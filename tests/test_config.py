@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import GROUPS, SETTINGS, Config, add_flags, load_config
+from gateway.config import GROUPS, SETTINGS, Config, add_flags, load_config, service_links
 from gateway.errors import ConfigError
 from gateway.setting_types import Port
 
@@ -53,6 +53,24 @@ def test_variables_that_kubernetes_sets_for_a_service_are_no_settings() -> None:
         "ONNX_GATEWAY_SERVICE_PORT": "8000",
     }
     assert configure(environ=environ) == Config()
+
+
+@pytest.mark.parametrize("link", ["tcp://10.0.0.1:8003", "udp://[fd00::1]:53"])
+def test_what_kubernetes_says_of_a_service_of_that_name_is_no_setting(link: str) -> None:
+    environ = {"ONNX_GATEWAY_ADMIN_PORT": link, "ONNX_GATEWAY_HTTP_PORT": "8080"}
+    assert configure(environ=environ) == Config(http_port=8080)
+    assert service_links(environ) == {"ONNX_GATEWAY_ADMIN_PORT": link}
+
+
+def test_a_port_that_somebody_has_set_to_an_address_is_still_refused() -> None:
+    for environ in (
+        {"ONNX_GATEWAY_ADMIN_PORT": "10.0.0.1:8003"},
+        {"ONNX_GATEWAY_ADMIN_PORT": "http://10.0.0.1:8003"},
+    ):
+        with pytest.raises(ConfigError, match="ONNX_GATEWAY_ADMIN_PORT: expected a port"):
+            configure(environ=environ)
+    with pytest.raises(ConfigError, match="--admin-port: expected a port"):
+        configure("--admin-port", "tcp://10.0.0.1:8003")
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,8 @@ class Decisions:
         self._locks: dict[str, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._committed: dict[str, ModelTraffic] = {}
-        manager.noted = self._note_load
+        self._stood_in: dict[str, str] = {}
+        manager.note_loads(self._note_load)
         manager.settled = self._settle
 
     async def open(self) -> None:
@@ -174,6 +175,19 @@ class Decisions:
             )
         )
 
+    async def _note_stand_in(self, model: str) -> None:
+        """Write down that a version answers in the place of another one, once."""
+        version = self.routing.stand_in(model)
+        if version == self._stood_in.get(model, ""):
+            return
+        self._stood_in[model] = version
+        if version:
+            stable = self.routing.traffic(model).stable
+            reason = f"the stable version, '{stable}', cannot be served"
+            await self._note(
+                Event(by=ITSELF, verb="stand_in", model=model, version=version, reason=reason)
+            )
+
     async def _note(self, event: Event) -> None:
         """Write to the journal what is so in any case."""
         try:
@@ -186,6 +200,7 @@ class Decisions:
 
         Where it cannot be written, it is written with whatever follows next.
         """
+        await self._note_stand_in(model)
         async with self.turn(model):
             before, after = self._committed.get(model, ModelTraffic()), self.routing.traffic(model)
             if after == before:

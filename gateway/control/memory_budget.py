@@ -21,9 +21,10 @@ class MemoryBudget:
 
     A version takes the larger of what was measured while its sessions were opened and what its
     files hold, once for each session: measured alone would miss memory that the process had free
-    before, and weights that are mapped and not yet read. The files count on the host for a model
-    that runs on a GPU too, because its weights pass through host memory on their way; what it takes
-    of the GPU's own memory is not in this ledger.
+    before, and weights that are mapped and not yet read. Where several were loaded at the same time
+    nobody can tell whose the memory is, and each takes what its files hold. The files count on the
+    host for a model that runs on a GPU too, because its weights pass through host memory on their
+    way; what it takes of the GPU's own memory is not in this ledger.
     """
 
     def __init__(

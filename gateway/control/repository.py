@@ -150,9 +150,23 @@ def fingerprint(source: ModelSource, path: Path) -> Fingerprint:
     """The files of the version at ``path``: with those beside it, which may hold its weights.
 
     A bare model shares its directory with others; of what lies there it has its external data.
+    Golden requests are none of a version's files: they decide whether it may serve, not what it is.
     """
-    bare = not source.path.is_dir()
-    files = [path, *files_beside(path)] if bare else sorted(path.parent.rglob("*"))
+    if not source.path.is_dir():
+        return _marks([path, *files_beside(path)])
+    golden = path.parent / GOLDEN_NAME
+    return _marks(f for f in sorted(path.parent.rglob("*")) if not f.is_relative_to(golden))
+
+
+def golden_fingerprint(source: ModelSource) -> Fingerprint:
+    """The golden requests of a model and of all its versions; blocks."""
+    if not source.path.is_dir():
+        return ()
+    folders = dict.fromkeys((source.path, *(path.parent for path in source.found.values())))
+    return _marks(file for folder in folders for file in sorted((folder / GOLDEN_NAME).rglob("*")))
+
+
+def _marks(files: Iterable[Path]) -> Fingerprint:
     marks = [(file, file.stat()) for file in files if file.is_file()]
     return tuple((str(file), stat.st_size, stat.st_mtime_ns) for file, stat in marks)
 

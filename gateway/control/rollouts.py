@@ -30,7 +30,7 @@ from gateway.control.traffic import (
     check_labels,
 )
 from gateway.control.trials import Trials
-from gateway.errors import Conflict, ModelNotFound, ModelNotReady
+from gateway.errors import Conflict, LoadError, ModelNotFound, ModelNotReady
 from gateway.rollout_metrics import CanarySample, ModelSample
 from gateway.serving.lifecycle import State
 from gateway.serving.registry import Registry
@@ -92,11 +92,13 @@ class Rollouts:
         """
         async with self._change(model, "promote", version, by, reason) as change:
             version = change.version = self.meant(model, version)
+            stood_in = self._routing.stand_in(model)
             await change.load_stable(version)
             await change.take_turn()
             evidence = await self._trials.evidence(model, version)
             traffic = self._routing.traffic(model)
-            if traffic.stable == version and traffic.running_canary is None:
+            # One that could not be loaded, and now could, has just come back to what was decided.
+            if traffic.stable == version and traffic.running_canary is None and not stood_in:
                 raise Conflict(f"version '{version}' of model '{model}' is stable already")
             serving = self._routing.serving(model)
             after = traffic.with_stable(version, serving, self._routing.keep_previous)
@@ -346,11 +348,24 @@ class Rollouts:
     # -- loading ------------------------------------------------------------------------------
 
     async def load(self, model: str, *, by: str, reason: str = "") -> None:
-        """Load the model as its repository holds it now; see ``Manager.load``."""
+        """Load the model as its repository holds it now; see ``Manager.load``.
+
+        Where a version cannot be served and others can, those serve, now and after a restart.
+        """
         async with self._decisions.change(model, "load", "", by, reason) as change:
-            await self._manager.load(model)
+            wanted = self._manager.wants(model)
+            failed = None
+            try:
+                await self._manager.load(model)
+            except LoadError as error:
+                if wanted or not self._manager.wants(model):
+                    raise
+                failed = error
             await change.take_turn()
-            await change.commit(replace(self._routing.traffic(model), loaded=True))
+            evidence = {"failed": str(failed)} if failed else None
+            await change.commit(replace(self._routing.traffic(model), loaded=True), evidence)
+            if failed is not None:
+                raise failed
 
     async def unload(self, model: str, *, by: str, reason: str = "") -> None:
         """Take the model out of service; see ``Manager.unload``. What is decided of it is kept."""

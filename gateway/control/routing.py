@@ -68,6 +68,7 @@ class Routing:
         self._policy: dict[str, frozenset[str]] = {}
         self._defaults: dict[str, ModelVersion] = {}
         self._swaps: dict[str, Swap] = {}
+        self._stand_ins: dict[str, str] = {}
 
     def traffic(self, model: str) -> ModelTraffic:
         """What is decided about ``model``; the defaults where nothing is."""
@@ -107,6 +108,14 @@ class Routing:
         )
         return max(ready, key=lambda entry: version_key(entry.version), default=None)
 
+    def meant(self, model: str) -> ModelVersion | None:
+        """The version that is decided to answer requests which name none, if it is READY."""
+        stable = self.traffic(model).stable
+        if stable == LATEST:
+            return self.latest(model)
+        entry = self._registry.get(model, stable)
+        return entry if entry is not None and entry.state is State.READY else None
+
     def serving(self, model: str) -> str:
         """The version that answers a request which names none, ``""`` for none.
 
@@ -134,17 +143,30 @@ class Routing:
         if self._swaps.pop(model, None) is not None:
             self.publish()
 
+    def stand_in(self, model: str) -> str:
+        """The version that answers because what is decided to cannot; ``""`` where that can."""
+        return self._stand_ins.get(model, "")
+
+    def set_stand_in(self, model: str, version: str) -> None:
+        """Have ``version``, which is READY, answer until what is decided to answer does."""
+        self._stand_ins[model] = version
+        self.publish()
+
     def needed(
         self, model: str, *, stable: str = "", policy: frozenset[str] | None = None
     ) -> set[str]:
         """The versions of ``model`` that are to be loaded.
 
+        One that stands in is among them for as long as it does, so not if anything is otherwise.
+
         Args:
             stable: as if this was decided to be the stable version.
             policy: as if the version policy chose these.
         """
-        stable = stable or self.traffic(model).stable
         named = self.named(model, stable)
+        if not stable and policy is None and (stand_in := self.stand_in(model)):
+            named.add(stand_in)
+        stable = stable or self.traffic(model).stable
         if model in self.in_place and stable != LATEST:
             return named
         return named | (self.policy(model) if policy is None else policy)
@@ -174,6 +196,8 @@ class Routing:
             labels[LATEST] = latest.version
         elif (swap := self.swap(model)) is not None:
             labels[LATEST] = swap.entry.version
+        elif traffic.stable == LATEST and serving:
+            labels[LATEST] = serving
         if traffic.previous:
             labels["previous"] = traffic.previous[0]
         if (canary := traffic.running_canary) is not None:
@@ -203,6 +227,10 @@ class Routing:
         defaults = {}
         for name in self._registry.names():
             chosen = self._default_of(name)
+            # What stood in, and is being swapped in place, may come back.
+            stays = name in self._swaps if chosen is None else chosen is not self.meant(name)
+            if not stays:
+                self._stand_ins.pop(name, None)
             if chosen is None:
                 continue
             defaults[name] = chosen
@@ -214,16 +242,13 @@ class Routing:
         self._defaults = defaults
 
     def _default_of(self, model: str) -> ModelVersion | None:
+        if (entry := self.meant(model)) is not None:
+            return entry
+        stand_in = self._registry.get(model, self.stand_in(model))
+        if stand_in is not None and stand_in.state is State.READY:
+            return stand_in
         stable = self.traffic(model).stable
-        if stable == LATEST:
-            if (latest := self.latest(model)) is not None:
-                return latest
-            meant = self._policy.get(model, frozenset())
-        else:
-            meant = frozenset((stable,))
-            entry = self._registry.get(model, stable)
-            if entry is not None and entry.state is State.READY:
-                return entry
+        meant = self.policy(model) if stable == LATEST else frozenset((stable,))
         entries = [self._registry.get(model, version) for version in meant]
         if not entries or any(e is None or e.state is not State.FAILED for e in entries):
             return None

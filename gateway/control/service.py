@@ -56,7 +56,7 @@ _INDEX_STATES: Final = {
     State.FAILED: "UNAVAILABLE",
 }
 #: A version in one of these may serve later.
-_ON_ITS_WAY: Final = frozenset(State) - {State.UNLOADED, State.FAILED}
+_ON_ITS_WAY: Final = frozenset(State) - {State.DRAINING, State.UNLOADED, State.FAILED}
 
 
 class LogControl(Protocol):

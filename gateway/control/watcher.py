@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol, TypeAlias
 
-from gateway.control.repository import fingerprint, scan_repositories
+from gateway.control.repository import fingerprint, golden_fingerprint, scan_repositories
 from gateway.errors import GatewayError
 
 log = logging.getLogger(__name__)
@@ -91,6 +91,9 @@ def _sight(repositories: Sequence[Path]) -> dict[str, Sight]:
             source.settings,
             source.problems,
             tuple((version, fingerprint(source, path)) for version, path in source.found.items()),
+            # Of the versions that serve none is loaded again for these, but one that they have kept
+            # from serving may do so now.
+            golden_fingerprint(source),
         )
         for name, source in scan_repositories(repositories).items()
     }

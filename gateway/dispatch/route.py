@@ -111,9 +111,16 @@ class RouteTable:
         if version:
             meant = known.get(version) or labels[version]
             return ModelNotReady(f"model '{name}' is not ready: {_state_of(meant)}")
-        # A version that serves, and is not the default, serves those who name it.
-        no_default = (State.READY, State.FAILED, State.UNLOADED)
-        coming = [_state_of(v) for v in known.values() if v.state not in no_default]
+        # A version that serves, and is not the default, serves those who name it. One that drains
+        # will not serve again; where this table still has it as the default, the next one knows of
+        # another.
+        default = self._defaults.get(name)
+        no_default = (State.READY, State.DRAINING, State.FAILED, State.UNLOADED)
+        coming = [
+            _state_of(v)
+            for v in known.values()
+            if v.state not in no_default or (v is default and v.state is State.DRAINING)
+        ]
         if coming:
             return ModelNotReady(f"model '{name}' is not ready: {', '.join(coming)}")
         failed = [_state_of(v) for v in known.values() if v.state is State.FAILED]

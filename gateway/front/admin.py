@@ -14,7 +14,6 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.errors import MalformedRequest
 from gateway.front.admin_openapi import admin_document
@@ -29,6 +28,7 @@ from gateway.front.admin_request import (
     reason,
 )
 from gateway.front.http_app import application_of, docs_routes
+from gateway.front.http_context import HttpLimits
 from gateway.front.http_control import Handler, json_response
 from gateway.front.http_heads import ResponseHeads
 from gateway.front.http_server import Listener, write_access_log
@@ -103,6 +103,7 @@ class AdminFront:
         host: str,
         port: int,
         allowed_hosts: Sequence[str] = (),
+        limits: HttpLimits | None = None,
         access_log: bool = False,
         more: Sequence[Route] = (),
     ) -> None:
@@ -114,9 +115,11 @@ class AdminFront:
             host: the address or name to listen on; clients may ask for it by that name.
             port: see above.
             allowed_hosts: further names that clients may ask for it by, see ``HostCheck``.
+            limits: what a silent client may hold; bodies have limits of their own.
             access_log: whether each request is logged.
             more: routes of other parts.
         """
+        self._limits: Final = limits or HttpLimits()
         self._app: Final = application_of(
             [*AdminEndpoints(admin).routes(), *more, *docs_routes(admin_document(version))],
             write_access_log if access_log else None,
@@ -133,9 +136,7 @@ class AdminFront:
 
     async def start(self) -> None:
         """Bind and serve on the running loop. Raises ``StartupError`` where the port is taken."""
-        await self._listener.listen(
-            self._app, lambda config, state: HttpToolsProtocol(config, state, {})
-        )
+        await self._listener.listen_bounded(self._app, self._limits)
 
     def stop_accepting(self) -> None:
         """Take no new connections; those that are open go on."""

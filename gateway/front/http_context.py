@@ -60,6 +60,11 @@ class HttpLimits:
     keep_alive_timeout_s: float = 75.0
     read_timeout_s: float = 60.0
 
+    @property
+    def shortest_s(self) -> float:
+        """The shortest of the times."""
+        return min(self.keep_alive_timeout_s, self.read_timeout_s)
+
 
 class HttpContext:
     """The collaborators, limits and caches of one HTTP front; lives on the loop's thread.

@@ -12,6 +12,7 @@ from uvicorn.server import ServerState
 
 from gateway.errors import StartupError
 from gateway.front.http_app import build_app, build_metrics_app
+from gateway.front.http_bounded import BoundedProtocol
 from gateway.front.http_context import Dispatcher, HttpContext, HttpLimits
 from gateway.front.http_control import Service
 from gateway.front.http_fast import InferenceProtocol
@@ -72,12 +73,20 @@ class Listener:
         self.port = self._server.sockets[0].getsockname()[1]
         self._tick(loop, min(max(tick_s, _SHORTEST_TICK_S), _TICK_S))
 
+    async def listen_bounded(self, app: ASGIApp, limits: HttpLimits) -> None:
+        """``listen`` for requests that are all the application's, under ``limits``."""
+        await self.listen(
+            app,
+            lambda config, state: BoundedProtocol(limits, config, state),
+            limits.shortest_s / 4,
+        )
+
     def _tick(self, loop: asyncio.AbstractEventLoop, pause_s: float) -> None:
         """Renew the ``Date`` header and look for connections whose client is silent."""
         self._heads.tick()
         self.connections.default_headers = [(b"date", self._heads.date)]
         for connection in list(self.connections.connections):
-            if isinstance(connection, InferenceProtocol):
+            if isinstance(connection, InferenceProtocol | BoundedProtocol):
                 connection.sweep(loop.time())
         self._ticker = loop.call_later(pause_s, self._tick, loop, pause_s)
 
@@ -145,9 +154,10 @@ class HttpFront:
         """Bind and serve on the running loop. Raises ``StartupError`` where the port is taken."""
         context = self._context
         context.loop = asyncio.get_running_loop()
-        shortest = min(self._limits.keep_alive_timeout_s, self._limits.read_timeout_s)
         await self._listener.listen(
-            self._app, lambda config, state: InferenceProtocol(context, config, state), shortest / 4
+            self._app,
+            lambda config, state: InferenceProtocol(context, config, state),
+            self._limits.shortest_s / 4,
         )
 
     def stop_accepting(self) -> None:
@@ -164,8 +174,15 @@ class MetricsFront:
     """Serves ``/metrics`` alone, on a port of its own; lives on the event loop's thread."""
 
     def __init__(
-        self, metrics: Callable[[], bytes], *, host: str, port: int, access_log: bool = False
+        self,
+        metrics: Callable[[], bytes],
+        *,
+        host: str,
+        port: int,
+        limits: HttpLimits | None = None,
+        access_log: bool = False,
     ) -> None:
+        self._limits: Final = limits or HttpLimits()
         log = write_access_log if access_log else None
         self._app: Final = build_metrics_app(metrics, log)
         self._listener: Final = Listener(host, port, "--metrics-port", ResponseHeads())
@@ -177,9 +194,7 @@ class MetricsFront:
 
     async def start(self) -> None:
         """Bind and serve on the running loop. Raises ``StartupError`` where the port is taken."""
-        await self._listener.listen(
-            self._app, lambda config, state: HttpToolsProtocol(config, state, {})
-        )
+        await self._listener.listen_bounded(self._app, self._limits)
 
     def stop_accepting(self) -> None:
         """Take no new connections; those that are open go on."""

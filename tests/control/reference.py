@@ -22,6 +22,7 @@ class Reference:
         policy: what ``LATEST`` may mean: the highest version as of the last good load, and those
             that were tried since.
         wanted: whether the model is loaded at a start.
+        stand_in: answers because nothing that ``LATEST`` may mean could be loaded.
     """
 
     def __init__(self, keep_previous: int, versions: Iterable[str]) -> None:
@@ -30,6 +31,7 @@ class Reference:
         self.up = {max(self.files)}
         self.policy = set(self.up)
         self.wanted = True
+        self.stand_in: str | None = None
         self.stable = LATEST
         self.previous: list[str] = []
         self.labels: dict[str, str] = {}
@@ -54,6 +56,8 @@ class Reference:
             return self.stable if self.stable in self.up else None
         if self.latest is not None:
             return self.latest
+        if self.stand_in in self.up:
+            return self.stand_in
         tried = self.policy and self.policy <= {v for v, good in self.files.items() if not good}
         stand_ins = [version for version in self.previous if version in self.up]
         return stand_ins[0] if tried and stand_ins else None
@@ -67,7 +71,7 @@ class Reference:
     def all_labels(self) -> dict[str, str]:
         built_in = {
             "stable": self.serving,
-            LATEST: self.latest,
+            LATEST: self.latest or (self.serving if self.stable == LATEST else None),
             "previous": self.previous[0] if self.previous else None,
             "canary": self.running["version"] if self.running else None,
         }
@@ -156,16 +160,19 @@ class Reference:
         return self.done()
 
     def load(self) -> Refusal:
-        if refusal := self.load_all():
+        refusal = self.load_all()
+        if refusal and (self.wanted or self.serving is None):
             return refusal
+        # What serves now is to serve after a restart too.
         self.loaded = self.wanted = True
-        return self.done()
+        self.done()
+        return refusal
 
     def unload(self) -> Refusal:
         self.end_canary("aborted")
         self.previous, self.loaded = [], False
         self.wanted = False
-        self.up = set()
+        self.up, self.stand_in = set(), None
         return None
 
     def apply(self, stable: str | None, labels: dict[str, str], shadow: str | None) -> Refusal:
@@ -198,7 +205,7 @@ class Reference:
     # -- what happens -------------------------------------------------------------------------
 
     def restart(self) -> None:
-        self.up, self.policy = set(), set()
+        self.up, self.policy, self.stand_in = set(), set(), None
         self.wanted = self.loaded is not False
         if self.wanted:
             self.load_all()
@@ -234,7 +241,9 @@ class Reference:
         self.settle()
 
     def settle(self) -> None:
-        self.up &= self.policy | self.named
+        if self.stable != LATEST or self.latest is not None:
+            self.stand_in = None
+        self.up &= self.policy | self.named | {self.stand_in}
 
     def move_to(self, version: str, keep: int) -> None:
         self.previous = first((self.serving, *self.previous), version, keep)
@@ -268,15 +277,25 @@ class Reference:
             if not self.files[version]:
                 failed = True
                 continue
-            before = self.serving
-            self.up.add(version)
-            if self.stable == LATEST and before not in (None, self.serving):
-                self.previous = first((before, *self.previous), self.serving, self.keep)
+            self.add(version)
+        if self.stable == LATEST and self.latest is None:
+            lower = [v for v, good in self.files.items() if good and v < chosen]
+            if lower:
+                self.add(max(lower), stands_in=True)
         if failed:
             return LoadError
         self.policy = {chosen}
         self.settle()
         return None
+
+    def add(self, version: str, *, stands_in: bool = False) -> None:
+        """It serves, and the latest version that was is the previous one if that is another now."""
+        before = self.serving
+        self.up.add(version)
+        if stands_in:
+            self.stand_in = version
+        if self.stable == LATEST and before not in (None, self.serving):
+            self.previous = first((before, *self.previous), self.serving, self.keep)
 
 
 def first(versions: Iterable[str | None], chosen: str | None, keep: int) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.control import manager
+from gateway.control import loading
 from gateway.errors import (
     Conflict,
     GatewayError,
@@ -63,14 +63,14 @@ def models(tmp_path: Path) -> ModelDirectory:
 def slow_3(monkeypatch: pytest.MonkeyPatch) -> Gate:
     """Loads of version 3 wait at this gate."""
     gate = Gate()
-    load = manager.load_model
+    load = loading.load_model
 
     def held_up(name: str, version: str, *rest: Any, **more: Any) -> Any:
         if version == "3":
             gate.pass_through()
         return load(name, version, *rest, **more)
 
-    monkeypatch.setattr(manager, "load_model", held_up)
+    monkeypatch.setattr(loading, "load_model", held_up)
     return gate
 
 

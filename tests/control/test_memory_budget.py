@@ -2,14 +2,19 @@
 
 import asyncio
 import re
+import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
 
+from gateway.control import loading
 from gateway.control.memory_budget import MemoryBudget, estimate
 from gateway.errors import LoadError, NoAvailableVersion
 from gateway.serving.lifecycle import State
+from gateway.serving.loaded import LoadedModel
 from gateway.serving.registry import ModelVersion
 from tests.control.plane import ControlPlane, on_plane, until
 from tests.control.weighty import MB, ROW, Transitions, add, weighty
@@ -158,6 +163,36 @@ def test_of_two_loads_at_once_one_is_refused(
         assert len(transitions.of(State.LOADING)) == len(plane.service.model_names()) == 1
 
     on_plane(test, models.path, load_threads=2, budget=MemoryBudget(35 * MB, nobody_knows))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_grows_while_several_are_loaded_is_counted_for_none_of_them(
+    models: ModelDirectory, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    for name in ("one", "two"):
+        add(models, name, "1")
+    both = threading.Barrier(threads)
+    load = loading.load_model
+
+    def grown(*what: Any, **how: Any) -> LoadedModel:
+        both.wait(30)
+        loaded = load(*what, **how)
+        both.wait(30)
+        return replace(loaded, memory_bytes=70 * MB)
+
+    monkeypatch.setattr(loading, "load_model", grown)
+
+    async def test(plane: ControlPlane) -> None:
+        assert await plane.manager.start() == []
+        for name in ("one", "two"):
+            (entry,) = plane.manager.versions(name)
+            taken = plane.manager.budget.taken(entry)
+            if threads == 1:
+                assert taken == 70 * MB
+            else:
+                assert 20 * MB <= taken < 21 * MB
+
+    on_plane(test, models.path, load_threads=threads, budget=MemoryBudget(0, nobody_knows))
 
 
 def test_an_unloaded_version_leaves_its_place_to_another(models: ModelDirectory) -> None:

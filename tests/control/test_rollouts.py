@@ -311,3 +311,68 @@ def test_a_shadow_that_is_promoted_rests_until_another_version_serves(
         assert (await plane.rollouts.shadow_report("m"))["shadow"]["version"] == "2"
 
     rollout(test, models)
+
+
+@pytest.mark.parametrize("settles_by", ["a start", "a load"])
+def test_a_shadow_of_a_model_that_is_not_loaded_by_itself_is_at_work_after_a_restart(
+    models: ModelDirectory, tmp_path: Path, settles_by: str
+) -> None:
+    models.add("other", scaled(7), version="1")
+    models.add("other", scaled(8), version="2")
+
+    async def decide(plane: ControlPlane) -> None:
+        await plane.manager.start(["m"])
+        await plane.rollouts.start_shadow("m", {"model": "other", "version": "1"}, **BY)
+        assert (await plane.rollouts.shadow_report("m"))["shadow"]["model"] == "other"
+        if settles_by == "a load":
+            await plane.rollouts.unload("m", **BY)
+
+    async def find(plane: ControlPlane) -> None:
+        assert await plane.manager.start(["m"]) == []
+        if settles_by == "a load":
+            await plane.rollouts.load("m", **BY)
+        assert (await plane.rollouts.shadow_report("m"))["shadow"]["version"] == "1"
+        assert plane.state("other", "2") == "", "the rest of that model is loaded by nobody"
+
+    on_plane(decide, models.path, state_dir=tmp_path / "state")
+    on_plane(find, models.path, state_dir=tmp_path / "state")
+
+
+def test_a_shadow_that_cannot_be_loaded_is_told_of_and_harms_nobody(
+    models: ModelDirectory, tmp_path: Path
+) -> None:
+    models.add("other", scaled(7), version="1")
+
+    async def decide(plane: ControlPlane) -> None:
+        await plane.manager.start(["m"])
+        await plane.rollouts.start_shadow("m", {"model": "other", "version": "1"}, **BY)
+
+    async def find(plane: ControlPlane) -> None:
+        (failure,) = await plane.manager.start(["m"])
+        assert "model 'm' is not shadowed: model 'other' version '1'" in failure
+        assert plane.manager.ready
+        assert await answer(plane) == ("1", 1.0)
+
+    on_plane(decide, models.path, state_dir=tmp_path / "state")
+    (models.path / "other" / "1" / "model.onnx").write_bytes(b"this is not a model")
+    on_plane(find, models.path, state_dir=tmp_path / "state")
+
+
+def test_the_shadow_of_a_model_that_was_unloaded_stays_unloaded(
+    models: ModelDirectory, tmp_path: Path
+) -> None:
+    models.add("other", scaled(7), version="1")
+
+    async def decide(plane: ControlPlane) -> None:
+        await plane.manager.start()
+        await plane.rollouts.start_shadow("m", {"model": "other", "version": "1"}, **BY)
+        await plane.rollouts.unload("other", **BY)
+
+    async def find(plane: ControlPlane) -> None:
+        plane.service.log_settings({"log_warning": True})
+        assert await plane.manager.start() == []
+        assert plane.state("other", "1") in ("", "UNAVAILABLE")
+        assert "model 'm' is not shadowed: model 'other'" in plane.log.getvalue()
+
+    on_plane(decide, models.path, state_dir=tmp_path / "state")
+    on_plane(find, models.path, state_dir=tmp_path / "state")

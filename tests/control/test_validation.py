@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -200,6 +202,44 @@ def test_a_version_may_have_other_answers_than_the_model(models: ModelDirectory)
         assert (await plane.infer("m", x=ROW)).version == "2"
 
     on_plane(test, models.path)
+
+
+@pytest.mark.parametrize("place", ["", "1"])
+def test_golden_requests_that_change_decide_at_the_next_load_and_not_about_what_serves(
+    models: ModelDirectory, place: str
+) -> None:
+    models.add("m", rows)
+
+    async def test(plane: ControlPlane) -> None:
+        await plane.manager.start()
+        (before,) = plane.manager.versions("m")
+        put_golden(models.path / "m" / place, ROW)
+        await plane.manager.load("m")
+        assert plane.manager.versions("m") == [before], "it is loaded once"
+        assert (await plane.infer("m", x=ROW)).version == "1"
+        await plane.manager.unload("m")
+        with pytest.raises(LoadError, match="1 of 1 golden requests failed"):
+            await plane.manager.load("m")
+        shutil.rmtree(models.path / "m" / place / "golden")
+        put_golden(models.path / "m" / place, rows_of(ROW))
+        await plane.manager.load("m")
+        assert (await plane.infer("m", x=ROW)).version == "1"
+
+    on_plane(test, models.path)
+
+
+def test_golden_requests_beside_the_only_version_do_not_load_it_again(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    onnx.save(rows(), tmp_path / "m" / "model.onnx")
+
+    async def test(plane: ControlPlane) -> None:
+        await plane.manager.start()
+        (before,) = plane.manager.versions("m")
+        put_golden(tmp_path / "m", rows_of(ROW))
+        await plane.manager.load("m")
+        assert plane.manager.versions("m") == [before]
+
+    on_plane(test, tmp_path)
 
 
 def test_a_version_without_golden_requests_is_refused_where_they_are_required(

@@ -112,6 +112,17 @@ def change_settings(repository: Repository) -> None:
     (repository.path / "old" / "model.toml").write_text("max_batch_size = 4\n")
 
 
+def add_golden_requests(repository: Repository) -> None:
+    """One that has failed for the old ones may serve now; which is the load's business."""
+    (repository.path / "old" / "golden").mkdir()
+    (repository.path / "old" / "golden" / "a.json").write_text("{}")
+
+
+def add_golden_requests_of_a_version(repository: Repository) -> None:
+    (repository.path / "old" / "1" / "golden").mkdir()
+    (repository.path / "old" / "1" / "golden" / "a.json").write_text("{}")
+
+
 def break_settings(repository: Repository) -> None:
     (repository.path / "old" / "model.toml").write_text("max_batch_size = [\n")
 
@@ -124,6 +135,8 @@ def break_settings(repository: Repository) -> None:
         add_version,
         add_a_file_beside_it,
         change_settings,
+        add_golden_requests,
+        add_golden_requests_of_a_version,
         break_settings,
     ],
 )

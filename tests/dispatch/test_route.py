@@ -50,6 +50,7 @@ def test_a_model_on_its_way_is_not_ready_and_says_where_it_is():
 @pytest.mark.parametrize(
     ("states", "message"),
     [
+        ((*READY, State.DRAINING), "has no available versions: none is loaded"),
         ((*READY, State.DRAINING, State.UNLOADED), "has no available versions: none is loaded"),
         ((State.FAILED,), r"has no available versions: version '1' is FAILED \(no such operator\)"),
     ],
