@@ -50,8 +50,8 @@ from gateway.monitor.actions import read_action
 from gateway.monitor.alert_settings import AlertSettings
 from gateway.monitor.alerting import Alerting, Serving
 from gateway.monitor.channels import read_channel
-from gateway.monitoring_file import read_monitoring_file
 from gateway.monitor.monitors import Monitors
+from gateway.monitoring_file import read_monitoring_file
 from gateway.serving.lifecycle import State
 from gateway.serving.memory import give_back_large_blocks
 from gateway.serving.onnx.runtime import runtime

@@ -121,22 +121,15 @@ ALERT_SCHEMAS: Final[dict[str, Schema]] = {
         },
         reason=_REASON,
     ),
-    "Finding": object_of(
-        ["subject", "test", "value", "p_value", "threshold", "level", "detail"],
-        subject=text("the feature or output; empty for the model as a whole"),
-        test=text("what was measured"),
-        value={"type": ["number", "string", "null"], "description": "null for too little data"},
-        p_value=_NUMBER_OR_NULL,
-        threshold={"type": ["number", "string"]},
-        level=_STATES,
-        detail=text(),
-    ),
     "Alert": object_of(
         ["kind", "alert", "state", "finding"],
         kind={"type": "string", "enum": ["subject", "test", "rule"]},
         alert=text("the feature or output, the measure of the whole model, or the rule"),
         state=_STATES,
-        finding={"description": "the last one, the worst of its window; null before the first"},
+        finding={
+            "description": "the last one, the worst of its window, as a Finding, in which a number "
+            "that is not finite is text; null before the first"
+        },
     ),
     "VersionAlerts": object_of(
         ["version", "state", "window", "alerts"],

@@ -66,6 +66,30 @@ FINDING: dict[str, Any] = {
     "detail": "",
 }
 
+DRIFT: dict[str, Any] = {
+    "model": "digits",
+    "versions": [
+        {
+            "version": "1",
+            "state": "watching",
+            "reason": "",
+            "level": "drifted",
+            "windows": 13,
+            "rows": 6500,
+            "reports": [
+                {
+                    "number": 12,
+                    "began": 1.0,
+                    "ended": 2.0,
+                    "rows": 500,
+                    "level": "drifted",
+                    "findings": [FINDING],
+                }
+            ],
+        }
+    ],
+}
+
 EPISODE: dict[str, Any] = {
     "id": "7e0e2c8a",
     "model": "digits",
@@ -334,6 +358,11 @@ class FakeAdmin:
     async def apply(self, tables: Mapping[str, Any], **who: str) -> dict[str, Any]:
         self._take("apply", tables, **who)
         return {"changes": self.changes}
+
+    def drift(self, model: str, windows: int = 1) -> dict[str, Any]:
+        self._take("drift", model, windows)
+        self._status(model)
+        return DRIFT
 
     def alerts(self, model: str) -> dict[str, Any]:
         self._take("alerts", model)

@@ -10,6 +10,7 @@ import uvloop
 
 from gateway.front.admin import AdminFront
 from gateway.front.admin_alerts import AlertEndpoints
+from gateway.front.admin_drift import DriftEndpoints
 from tests.front.fake_admin import FakeAdmin
 from tests.front.running_front import DEADLINE_S
 
@@ -22,7 +23,10 @@ class RunningAdmin:
         self.front = AdminFront(
             self.admin,
             version="1.2.3",
-            more=AlertEndpoints(self.admin).routes(),
+            more=[
+                *AlertEndpoints(self.admin).routes(),
+                *DriftEndpoints(self.admin).routes(),
+            ],
             **{"host": "127.0.0.1", "port": 0, **options},
         )
         self._loop = uvloop.new_event_loop()

@@ -10,6 +10,7 @@ import pytest
 from gateway.errors import Conflict, LoadError, ShuttingDown, StartupError
 from gateway.front.admin import AdminEndpoints
 from gateway.front.admin_alerts import AlertEndpoints
+from gateway.front.admin_drift import DriftEndpoints
 from gateway.front.admin_openapi import admin_document
 from gateway.front.admin_request import MAX_BODY_BYTES
 from tests.front.fake_admin import ENTRIES, REPORT, STATUS, VERDICT, FakeAdmin
@@ -423,6 +424,7 @@ def test_the_openapi_document_has_every_route_and_no_other() -> None:
         for route in (
             *AdminEndpoints(FakeAdmin()).routes(),
             *AlertEndpoints(FakeAdmin()).routes(),
+            *DriftEndpoints(FakeAdmin()).routes(),
         )
         for method in route.methods or ()
         if method != "HEAD"
