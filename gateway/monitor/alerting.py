@@ -6,6 +6,7 @@ import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 #: Windows that wait to be judged; the oldest goes when another one comes.
 MAX_REPORTS: Final = 1000
+#: Seconds that the last of them get when the server stops.
+LAST_WINDOWS_S: Final = 2.0
 #: Longest reason of an entry that the alerts make, in characters.
 MAX_REASON: Final = 1000
 
@@ -86,6 +89,8 @@ class Alerting:
         self._reports: Final[deque[WindowReport]] = deque()
         self._counts: Final = Counter({"judged": 0, "dropped": 0, "failed": 0})
         self._routed = False
+        self._resumed = False
+        self._behind = False
         self._awake: Final = asyncio.Event()
         self._idle: Final = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -93,7 +98,7 @@ class Alerting:
     # -- its life -----------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Take up what was kept, and begin: actions that are owed are run.
+        """Take up what was kept, and begin.
 
         Raises:
             ConfigError: what was kept cannot be read.
@@ -107,12 +112,14 @@ class Alerting:
                 episode.model,
                 episode.version,
             )
-            self._firings.start(episode)
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
-        """Judge no more; what is owed is kept for the next start."""
+        """Judge what was reported until now, then no more; what is owed is kept."""
         if self._task is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAST_WINDOWS_S):
+                    await self._idle.wait()
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self._firings.close()
@@ -139,7 +146,11 @@ class Alerting:
         self._wake()
 
     def routed(self) -> None:
-        """Another version may serve now. Not to be called before the first models are loaded."""
+        """Another version may serve now. Not to be called before the first models are loaded.
+
+        The first call has the actions run that were owed when the process before this one ended:
+        what they start may well ask this server something.
+        """
         self._routed = True
         self._wake()
 
@@ -149,20 +160,21 @@ class Alerting:
 
     async def _run(self) -> None:
         while True:
-            if self._routed:
+            if self._routed or (self._behind and self._reports):
                 self._routed = False
-                await self._guarded(self._follow_routes)
-            elif self._reports:
+                # What could not be written is tried again before the next window is judged.
+                self._behind = not await self._guarded(self._follow_routes)
+            if self._reports:
                 report = self._reports.popleft()
                 await self._guarded(self._judge, report)
                 self._counts["judged"] += 1
-            else:
+            elif not self._routed:
                 self._awake.clear()
                 self._idle.set()
                 await self._awake.wait()
 
-    async def _guarded(self, step: Callable[..., Any], *arguments: Any) -> None:
-        """One failure is one window's: the next is judged as if it had not been."""
+    async def _guarded(self, step: Callable[..., Any], *arguments: Any) -> bool:
+        """Whether it went well. One failure is one window's: the next is judged all the same."""
         try:
             await step(*arguments)
         except GatewayError:
@@ -171,6 +183,9 @@ class Alerting:
         except Exception:
             self._counts["failed"] += 1
             log.exception("the alerts could not be judged")
+        else:
+            return True
+        return False
 
     # -- what follows -------------------------------------------------------------------------
 
@@ -272,6 +287,10 @@ class Alerting:
                 self._versions.pop((model, episode.version), None)
                 reason = f"version '{serving}' serves in its place"
                 await self._end(episode, reason, ended_by=serving)
+        if not self._resumed:
+            self._resumed = True
+            for episode in self._book:
+                self._firings.start(episode)
 
     def _alerts(self, model: str, version: str) -> VersionAlerts:
         alerts = self._versions.get((model, version))

@@ -57,11 +57,11 @@ class Firings:
         self._over: Final[dict[str, asyncio.Event]] = {}
 
     def start(self, episode: Episode) -> None:
-        """Run what is left to be done for ``episode``."""
-        self._over[episode.id] = asyncio.Event()
+        """Run what is left to be done for ``episode`` and is not at work yet."""
         for firing in episode.firings:
-            if not firing.phase.final:
-                key = (episode.id, firing.action)
+            key = (episode.id, firing.action)
+            if not firing.phase.final and key not in self._tasks:
+                self._over.setdefault(episode.id, asyncio.Event())
                 self._tasks[key] = task = asyncio.create_task(self._run(*key))
                 task.add_done_callback(partial(self._leave, *key))
 

@@ -77,6 +77,8 @@ def on_alerted(
         alerted = Alerted(directory, table or {}, **options)
         await alerted.store.open()
         await alerted.alerting.open()
+        alerted.alerting.routed()
+        await alerted.judged()
         try:
             return await test(alerted)
         finally:

@@ -298,6 +298,21 @@ def test_what_cannot_be_written_is_not_done_and_is_done_once_it_can_be():
     on_alerted(scenario, record=FullDisk, actions=[retrain(run)])
 
 
+def test_an_end_that_cannot_be_written_is_written_with_the_next_window():
+    async def scenario(alerted):
+        await alerted.window(DRIFTED)
+        alerted.serving = "2"
+        alerted.record.refused = frozenset({"episode_end"})
+        alerted.alerting.routed()
+        await alerted.judged()
+        assert alerted.alerting.alerts("m")["episode"] is not None
+        alerted.record.refused = frozenset()
+        await alerted.window(OK, version="2")
+        assert (await alerted.history())[-1].evidence["ended_by"] == "2"
+
+    on_alerted(scenario, record=FullDisk)
+
+
 def test_a_damaged_episode_is_told_at_the_start(tmp_path):
     async def damage(alerted):
         await alerted.store.keep("episode", {"e": {"id": "e"}}, None)
