@@ -29,7 +29,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo tour serve models test check fuzz bench memory soak swaps reloads shadow stream-cost conformance build clean
+.PHONY: help demo tour retraining serve models test check fuzz bench memory soak swaps reloads shadow stream-cost conformance build clean
 
 help: ## list the targets
 	@echo "onnx-gateway: serves ONNX models over the Open Inference Protocol"
@@ -42,6 +42,9 @@ demo: $(NATIVE) models ## start the gateway on real models, send it real inputs,
 
 tour: $(NATIVE) ## change a model under traffic: shadow, canary, promote, rollback, history
 	@$(PY) -m examples.tour
+
+retraining: $(NATIVE) ## a model drifts, is retrained by an action, shadowed, promoted: the loop once around
+	@$(PY) -m examples.retraining
 
 serve: $(NATIVE) models ## leave the demo's gateway up on ports 8000 (HTTP), 8001 (gRPC), 8002 (metrics)
 	@exec $(VENV)/bin/onnx-gateway serve $(MODELS)

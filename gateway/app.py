@@ -26,6 +26,7 @@ from gateway._native.stats import LATENCY_BOUNDS_NS
 from gateway.config import Config
 from gateway.control.manager import Manager
 from gateway.control.memory_budget import MemoryBudget
+from gateway.control.monitor_record import MonitorRecord
 from gateway.control.rollouts import Rollouts
 from gateway.control.routing import Routing
 from gateway.control.service import ControlService
@@ -35,6 +36,7 @@ from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.route import RouteTable
 from gateway.errors import ConfigError, StartupError
 from gateway.front.admin import AdminFront
+from gateway.front.admin_alerts import AlertEndpoints
 from gateway.front.admin_drift import DriftEndpoints
 from gateway.front.admin_live import WatchEndpoints
 from gateway.front.grpc_grpcio import GrpcioFront
@@ -46,6 +48,10 @@ from gateway.front.live_feed import LiveStream as Live
 from gateway.front.shared_memory import SharedMemoryRegions
 from gateway.logs import Logging
 from gateway.metrics import GatewayMetrics, ServerSample, VersionSample
+from gateway.monitor.actions import read_action
+from gateway.monitor.alert_settings import AlertSettings
+from gateway.monitor.alerting import Alerting, Serving
+from gateway.monitor.channels import read_channel
 from gateway.monitor.ground_truth import GroundTruth
 from gateway.monitor.monitors import Monitors
 from gateway.monitoring_file import read_monitoring_file
@@ -108,6 +114,7 @@ class Gateway:
         self._config = config
         self._registry = Registry()
         self.dispatcher = Dispatcher(RouteTable((), {}), max_inflight=config.max_inflight_requests)
+        self._loaded = False
         routing = Routing(self._registry, self._publish, keep_previous=config.keep_previous)
         self.stream = PredictionStream()
         monitoring = read_monitoring_file(config.monitoring)
@@ -125,9 +132,23 @@ class Gateway:
         directory = Path(config.state_dir) if config.state_dir else None
         self.live = LiveStream(self.stream, config.max_stream_subscribers)
         self.truth = GroundTruth(directory, settings=self.stream.label_settings)
-        self.monitors = Monitors(self.stream, keep=directory and directory / "references")
         store = StateStore(directory, fault=fault)
         self.rollouts = Rollouts(self.manager, routing, self._registry, store, fault=fault)
+        self.alerting = Alerting(
+            MonitorRecord(store, self._registry),
+            Serving(
+                models=self.rollouts.known_models,
+                version=routing.serving,
+                settings=self._alert_settings,
+            ),
+            channels=[read_channel(part) for part in monitoring.channels],
+            actions=[read_action(part) for part in monitoring.actions],
+        )
+        self.monitors = Monitors(
+            self.stream,
+            listeners=[self.alerting],
+            keep=directory and directory / "references",
+        )
         self.service = ControlService(self.manager, self.rollouts, logs)
         self.metrics = GatewayMetrics(
             self._sample_server,
@@ -136,6 +157,7 @@ class Gateway:
             self._sample_stream,
             self.truth.samples,
             self.monitors.samples,
+            alerts=self.alerting.sample,
             states=[state.value for state in State],
             latency_bounds_ns=LATENCY_BOUNDS_NS,
             build={
@@ -160,6 +182,7 @@ class Gateway:
         await self.truth.open()
         self.stream.subscribe(self.truth.subscription)
         self.sinks.start(self.stream)
+        await self.alerting.open()
         self.monitors.start()
         await self._listen()
         loading = asyncio.create_task(self._load())
@@ -231,6 +254,7 @@ class Gateway:
                 more=[
                     *WatchEndpoints(self.rollouts, self.live, self.truth).routes(),
                     *DriftEndpoints(self.monitors).routes(),
+                    *AlertEndpoints(self.alerting).routes(),
                 ],
             )
         for name, front in self._fronts.items():
@@ -251,6 +275,9 @@ class Gateway:
                 f"{len(failures)} models failed to load, and --exit-on-error is set:\n"
                 + "\n".join(f"  {failure}" for failure in failures)
             )
+        # Before that, a version may serve for a moment that is not the one that was decided upon.
+        self._loaded = True
+        self.alerting.routed()
         spare_the_collector()
         names = self.service.model_names()
         log.log(
@@ -271,6 +298,12 @@ class Gateway:
 
     def _publish(self, routes: RouteTable) -> None:
         self.dispatcher.routes = routes
+        if self._loaded:
+            self.alerting.routed()
+
+    def _alert_settings(self, model: str, version: str) -> AlertSettings:
+        settings = self.monitors.settings(model, version)
+        return AlertSettings() if settings is None else settings.alerts
 
     # -- stopping -----------------------------------------------------------------------------
 
@@ -317,6 +350,7 @@ class Gateway:
         await self.truth.close()
         await self.sinks.close(self.stream, config.sink_flush_s)
         await self.monitors.close()
+        await self.alerting.close()
         if cut or self.manager.loading:
             # A run or a load inside ONNX Runtime cannot be interrupted, and joining its thread
             # would outlast the grace period.

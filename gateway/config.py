@@ -412,6 +412,11 @@ def variable(name: str) -> str:
     return os.environ.get(name, "")
 
 
+def process_environment() -> dict[str, str]:
+    """All variables, for a program that is started."""
+    return dict(os.environ)
+
+
 def _read_file(path: str) -> dict[str, Any]:
     """The settings of the TOML file ``path``, parsed; nothing where ``path`` is empty."""
     if not path:

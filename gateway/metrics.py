@@ -26,6 +26,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from gateway.alert_metrics import AlertCollector, AlertsSample
 from gateway.drift_metrics import DriftCollector, DriftSample
 from gateway.label_metrics import LabelCollector, LabelSample
 from gateway.rollout_metrics import ModelSample, RolloutCollector
@@ -118,6 +119,7 @@ class GatewayMetrics:
         stream: Callable[[], StreamSample],
         labels: Callable[[], Sequence[LabelSample]] = tuple,
         drift: Callable[[], Sequence[DriftSample]] = tuple,
+        alerts: Callable[[], AlertsSample] = AlertsSample,
         *,
         states: Sequence[str],
         latency_bounds_ns: Sequence[int],
@@ -138,6 +140,7 @@ class GatewayMetrics:
         self._registry.register(RolloutCollector(rollouts))
         self._registry.register(StreamCollector(stream))
         self._registry.register(LabelCollector(labels))
+        self._registry.register(AlertCollector(alerts))
         self._registry.register(DriftCollector(drift))
 
     def exposition(self) -> bytes:

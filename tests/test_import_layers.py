@@ -30,6 +30,7 @@ FOUNDATION = frozenset(
         "rollout_metrics",
         "stream_metrics",
         "label_metrics",
+        "alert_metrics",
         "drift_metrics",
         "logs",
         "protos",
@@ -71,7 +72,7 @@ HOMES = {
     "grpc_reflection": ("front/",),
     "starlette": ("front/",),
     "uvicorn": ("front/",),
-    "http": ("front/", "commands/admin_client.py"),
+    "http": ("front/", "commands/admin_client.py", "monitor/http_post.py"),
     "uvloop": ("app.py",),
     "argparse": ("cli.py", "commands/", "config.py", "setting_types.py"),
 }

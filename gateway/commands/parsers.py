@@ -49,6 +49,7 @@ def add_traffic_commands(add: Add) -> None:
     _add_declared(add)
     _add_golden(add)
     _add_watching(add)
+    _add_alerts(add)
     _add_drift(add)
 
 
@@ -259,6 +260,42 @@ def _add_watching(add: Add) -> None:
     labels.add_argument(
         "--format", choices=("csv", "parquet", "json", "jsonl"), help="(default: as FILE ends)"
     )
+
+
+def _add_alerts(add: Add) -> None:
+    alerts = _change(
+        add,
+        "alerts",
+        "what has drifted, and what is done about it",
+        "Without an option, tell how the alerts stand. Exit code 1 with --exit-code where a "
+        "version that serves has drifted.",
+    )
+    alerts.add_argument("model", metavar="MODEL", nargs="?")
+    action = alerts.add_mutually_exclusive_group()
+    action.add_argument(
+        "--acknowledge",
+        dest="action",
+        action="store_const",
+        const="acknowledge",
+        help="say that you know of the open episode: until it ends nobody is told of its alerts",
+    )
+    action.add_argument(
+        "--silence",
+        type=_seconds,
+        metavar="SECONDS",
+        help="tell nobody for so long, and begin no episode",
+    )
+    action.add_argument(
+        "--end-silence",
+        dest="action",
+        action="store_const",
+        const="end-silence",
+        help="end a silence before its time",
+    )
+    alerts.add_argument(
+        "--exit-code", action="store_true", help="exit code 1 if a version that serves has drifted"
+    )
+    alerts.add_argument("--all", action="store_true", help="show the alerts that are ok, too")
 
 
 def _add_drift(add: Add) -> None:

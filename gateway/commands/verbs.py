@@ -304,6 +304,28 @@ def _labels(options: argparse.Namespace) -> int:
     return _tell(options, watch.labels(_client(options), options), watch.shown_labels)
 
 
+# -- alerts -----------------------------------------------------------------------------------
+
+
+def _alerts(options: argparse.Namespace) -> int:
+    client = _client(options)
+    path = ("models", options.model, "alerts")
+    changes = options.action is not None or options.silence is not None
+    if changes and options.model is None:
+        raise ConfigError("alerts: expected a MODEL to acknowledge or silence")
+    if options.silence is not None:
+        answer = client.put(*path, "silence", body={"for_s": options.silence, **_why(options)})
+    elif options.action == "acknowledge":
+        answer = client.post(*path, "acknowledge", body=_why(options))
+    elif options.action == "end-silence":
+        answer = client.delete(*path, "silence", reason=options.reason)
+    else:
+        answer = client.get(*path) if options.model else client.get("alerts")
+    models = answer if isinstance(answer, list) else [answer]
+    _tell(options, answer, lambda _: show.alerts(models, everything=options.all))
+    return int(options.exit_code and any(show.has_drifted(model) for model in models))
+
+
 # -- drift ------------------------------------------------------------------------------------
 
 
@@ -329,5 +351,6 @@ _VERBS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "golden record": _record,
     "tail": _tail,
     "labels": _labels,
+    "alerts": _alerts,
     "drift": _drift,
 }

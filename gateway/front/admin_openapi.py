@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from gateway.front.admin_alerts import ALERT_SCHEMAS
 from gateway.front.admin_drift import DRIFT_SCHEMAS, drift_paths
 from gateway.front.admin_schemas import REASON, SCHEMAS
 from gateway.front.openapi_parts import (
@@ -131,6 +132,25 @@ def _shadow_paths(shadow: str) -> dict[str, Schema]:
     }
 
 
+def _alert_paths(alerts: str) -> dict[str, Schema]:
+    answer, why = ref("ModelAlerts"), ref("Reason")
+    end = _end("Alerts", "End a silence before its time")
+    end["responses"]["200"]["content"]["application/json"]["schema"] = answer
+    return {
+        "/admin/alerts": {
+            "get": _read("Alerts", "How the alerts stand, of all models", array_of(answer))
+        },
+        alerts: {"get": _read("Alerts", "How the alerts stand", answer)},
+        f"{alerts}/acknowledge": {
+            "post": _change("Alerts", "Say that you know of the open episode", answer, why)
+        },
+        f"{alerts}/silence": {
+            "put": _change("Alerts", "Tell nobody for some time", answer, ref("Silence")),
+            "delete": end,
+        },
+    }
+
+
 def _record_paths() -> dict[str, Schema]:
     history = operation_of(
         "Record", "What was changed, the newest first", array_of(ref("HistoryEntry")), (400, 403)
@@ -221,6 +241,7 @@ def admin_document(version: str) -> dict[str, Any]:
         **_model_paths(model),
         **_canary_paths(f"{model}/canary"),
         **_shadow_paths(f"{model}/shadow"),
+        **_alert_paths(f"{model}/alerts"),
         **drift_paths(model),
         **_record_paths(),
         **_watch_paths(model),
@@ -231,6 +252,6 @@ def admin_document(version: str) -> dict[str, Any]:
         "onnx-gateway admin",
         "Which version of a model serves, which is tried, and who changed it",
         paths,
-        {**SCHEMAS, **DRIFT_SCHEMAS},
+        {**SCHEMAS, **ALERT_SCHEMAS, **DRIFT_SCHEMAS},
         _ERRORS,
     )

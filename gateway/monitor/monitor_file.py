@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.errors import ConfigError
+from gateway.monitor.alert_settings import AlertSettings, read_alerts
 from gateway.monitor.measures import DEFAULT_TESTS, MEASURES, Limits
 from gateway.monitor.p_values import CORRECTIONS
 from gateway.tables import (
@@ -100,6 +101,7 @@ class MonitorSettings:
             a test, while nothing has changed; 1 leaves it to the limits alone.
         features: what is different for some, the last that fits first.
         keep: reports that are kept of each version.
+        alerts: what follows from what is found.
         monitors: the settings of further monitors, by their table's name.
     """
 
@@ -113,6 +115,7 @@ class MonitorSettings:
     significance: float = 0.01
     features: tuple[FeatureSettings, ...] = ()
     keep: int = 200
+    alerts: AlertSettings = field(default_factory=AlertSettings)
     monitors: Mapping[str, Any] = field(default_factory=dict)
 
     def watches(self, feature: str) -> bool:
@@ -251,4 +254,5 @@ _FIELDS: Final[dict[str, Check]] = {
     "significance": share,
     "features": _features,
     "keep": integer(1),
+    "alerts": read_alerts,
 }

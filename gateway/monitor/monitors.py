@@ -15,6 +15,7 @@ from gateway.errors import ModelNotFound, NotFound
 from gateway.monitor.findings import WindowReport
 from gateway.monitor.kinds import MonitorKind, ReportListener
 from gateway.monitor.monitor_file import NAME as FILE_NAME
+from gateway.monitor.monitor_file import MonitorSettings
 from gateway.monitor.monitored import Key, Monitored
 from gateway.monitor.tables import version_sample, version_table
 from gateway.monitor.version_monitor import VersionMonitor
@@ -133,6 +134,11 @@ class Monitors:
                 for key in keys
             ],
         }
+
+    def settings(self, model: str, version: str) -> MonitorSettings | None:
+        """What the ``monitor.toml`` of a version says; ``None`` where it is not watched."""
+        watched = self._monitored.versions.get((model, version))
+        return None if watched is None else watched.settings
 
     def samples(self) -> list[DriftSample]:
         """The versions that are watched, for the metrics."""

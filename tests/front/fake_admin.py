@@ -56,6 +56,93 @@ GATES: list[dict[str, Any]] = [
     },
 ]
 
+FINDING: dict[str, Any] = {
+    "subject": "price",
+    "test": "psi",
+    "value": 0.41,
+    "p_value": None,
+    "threshold": 0.2,
+    "level": "drifted",
+    "detail": "",
+}
+
+DRIFT: dict[str, Any] = {
+    "model": "digits",
+    "versions": [
+        {
+            "version": "1",
+            "state": "watching",
+            "reason": "",
+            "level": "drifted",
+            "windows": 13,
+            "rows": 6500,
+            "reports": [
+                {
+                    "number": 12,
+                    "began": 1.0,
+                    "ended": 2.0,
+                    "rows": 500,
+                    "level": "drifted",
+                    "findings": [FINDING],
+                }
+            ],
+        }
+    ],
+}
+
+EPISODE: dict[str, Any] = {
+    "id": "7e0e2c8a",
+    "model": "digits",
+    "version": "1",
+    "began": 1_760_000_000.25,
+    "alerts": ["rule:many", "subject:price"],
+    "evidence": {"window": 12, "findings": [FINDING]},
+    "firings": [
+        {
+            "action": "retrain",
+            "phase": "pending",
+            "attempts": 2,
+            "next_at": 1_760_000_060.0,
+            "result": "status 503: busy",
+        }
+    ],
+    "acknowledged": "ada",
+    "ended": None,
+    "ended_by": "",
+}
+
+ALERTS: dict[str, Any] = {
+    "model": "digits",
+    "serving": "1",
+    "versions": [
+        {
+            "version": "1",
+            "state": "drifted",
+            "window": 12,
+            "alerts": [
+                {"kind": "subject", "alert": "price", "state": "drifted", "finding": FINDING},
+                {"kind": "subject", "alert": "area", "state": "ok", "finding": None},
+                {
+                    "kind": "rule",
+                    "alert": "many",
+                    "state": "drifted",
+                    "finding": {
+                        **FINDING,
+                        "subject": "",
+                        "test": "drifted_share",
+                        "value": 0.5,
+                        "threshold": 0.3,
+                        "detail": "1 of 2 drifted: price",
+                    },
+                },
+            ],
+        }
+    ],
+    "episode": EPISODE,
+    "silence": {"model": "digits", "until": 1_760_003_600.0, "by": "ada", "reason": "migration"},
+    "recent": [{**EPISODE, "ended": 1_759_000_000.0, "ended_by": "1"}],
+}
+
 VERDICT: dict[str, Any] = {
     "model": "digits",
     "version": "2",
@@ -248,6 +335,7 @@ class FakeAdmin:
         self.verification: dict[str, Any] = VERIFIED
         self.standing = STATUS
         self.entries = ENTRIES
+        self.alerting = ALERTS
 
     def _take(self, name: str, *arguments: Any, **keywords: Any) -> None:
         self.calls.append((name, arguments, keywords))
@@ -341,15 +429,39 @@ class FakeAdmin:
         self._take("apply", tables, **who)
         return {"changes": self.changes}
 
+    def drift(self, model: str, windows: int = 1) -> dict[str, Any]:
+        self.asked_windows = windows
+        self._take("drift", model, windows)
+        self._status(model)
+        return DRIFT
+
+    def alerts(self, model: str) -> dict[str, Any]:
+        self._take("alerts", model)
+        self._status(model)
+        return self.alerting
+
+    def all_alerts(self) -> list[dict[str, Any]]:
+        self._take("all_alerts")
+        return [self.alerting]
+
+    def _alerted(self, name: str, model: str, *arguments: Any, **who: str) -> dict[str, Any]:
+        self._changed(name, model, *arguments, **who)
+        return self.alerting
+
+    async def acknowledge(self, model: str, **who: str) -> dict[str, Any]:
+        return self._alerted("acknowledge", model, **who)
+
+    async def silence(self, model: str, for_s: float, **who: str) -> dict[str, Any]:
+        return self._alerted("silence", model, for_s, **who)
+
+    async def end_silence(self, model: str, **who: str) -> dict[str, Any]:
+        return self._alerted("end_silence", model, **who)
+
     async def record_golden(
         self, model: str, count: int, *, version: str = "", timeout_s: float
     ) -> list[dict[str, Any]]:
         self._take("record_golden", model, count, version=version, timeout_s=timeout_s)
         return self.golden[:count]
-
-    def drift(self, model: str, windows: int = 1) -> dict[str, Any]:
-        self.asked_windows = windows
-        return DRIFT
 
 
 OUTCOMES: dict[str, int] = {

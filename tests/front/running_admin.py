@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import uvloop
 
 from gateway.front.admin import AdminFront
+from gateway.front.admin_alerts import AlertEndpoints
 from gateway.front.admin_drift import DriftEndpoints
 from gateway.front.admin_live import WatchEndpoints
 from gateway.stream.live import LiveStream
@@ -28,7 +29,11 @@ class RunningAdmin:
             self.admin,
             version="1.2.3",
             **{"host": "127.0.0.1", "port": 0, "stream": lambda: STREAM, **options},
-            more=[*watch.routes(), *DriftEndpoints(self.admin).routes()],
+            more=[
+                *watch.routes(),
+                *AlertEndpoints(self.admin).routes(),
+                *DriftEndpoints(self.admin).routes(),
+            ],
         )
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.errors import Conflict, LoadError, ShuttingDown, StartupError
 from gateway.front.admin import AdminEndpoints
+from gateway.front.admin_alerts import AlertEndpoints
 from gateway.front.admin_drift import DriftEndpoints
 from gateway.front.admin_live import MAX_LABELS_BYTES, WatchEndpoints
 from gateway.front.admin_openapi import admin_document
@@ -503,6 +504,7 @@ def test_the_openapi_document_has_every_route_and_no_other() -> None:
         for route in (
             *AdminEndpoints(FakeAdmin(), dict).routes(),
             *WatchEndpoints(FakeAdmin(), LiveStream(PredictionStream(), 1), FakeTruth()).routes(),
+            *AlertEndpoints(FakeAdmin()).routes(),
             *DriftEndpoints(FakeAdmin()).routes(),
         )
         for method in route.methods or ()
@@ -547,6 +549,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "ShadowPlan": {"version": "3"},
     "Declaration": DECLARED,
     "Labels": {"labels": [{"id": "r7", "value": 1}]},
+    "Silence": {"for_s": 60},
 }
 
 
