@@ -29,12 +29,13 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo tour serve models test check fuzz bench memory soak swaps reloads shadow conformance build clean
+.PHONY: help demo tour serve models test check fuzz bench memory soak swaps reloads shadow stream-cost \
+	conformance build clean
 
 help: ## list the targets
 	@echo "onnx-gateway: serves ONNX models over the Open Inference Protocol"
 	@echo
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
 		awk -F'|' '{ printf "%-20s%s\n", $$1, $$2 }'
 
 demo: $(NATIVE) models ## start the gateway on real models, send it real inputs, show what it did
@@ -79,6 +80,9 @@ reloads: $(NATIVE) ## resident memory before and after 1,000 loads and unloads o
 
 shadow: $(NATIVE) ## latency and goodput with a shadow beside those without (wants nghttp2-client)
 	@$(PY) -m loadtests.shadow
+
+stream-cost: $(NATIVE) ## what the prediction stream and the monitors cost, on beside off (wants wrk and nghttp2-client)
+	@$(PY) -m loadtests.stream_cost
 
 conformance: $(NATIVE) ## every node test and topology of the onnx package, over the wire
 	@$(PY) -m tests.conformance --report build/conformance.md

@@ -35,6 +35,7 @@ from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.route import RouteTable
 from gateway.errors import ConfigError, StartupError
 from gateway.front.admin import AdminFront
+from gateway.front.admin_drift import DriftEndpoints
 from gateway.front.admin_live import WatchEndpoints
 from gateway.front.grpc_grpcio import GrpcioFront
 from gateway.front.grpc_native import NativeFront
@@ -46,6 +47,7 @@ from gateway.front.shared_memory import SharedMemoryRegions
 from gateway.logs import Logging
 from gateway.metrics import GatewayMetrics, ServerSample, VersionSample
 from gateway.monitor.ground_truth import GroundTruth
+from gateway.monitor.monitors import Monitors
 from gateway.serving.lifecycle import State
 from gateway.serving.memory import give_back_large_blocks
 from gateway.serving.onnx.runtime import runtime
@@ -119,6 +121,7 @@ class Gateway:
         directory = Path(config.state_dir) if config.state_dir else None
         self.live = LiveStream(self.stream, config.max_stream_subscribers)
         self.truth = GroundTruth(directory, settings=self.stream.label_settings)
+        self.monitors = Monitors(self.stream, keep=directory and directory / "references")
         store = StateStore(directory, fault=fault)
         self.rollouts = Rollouts(self.manager, routing, self._registry, store, fault=fault)
         self.service = ControlService(self.manager, self.rollouts, logs)
@@ -128,6 +131,7 @@ class Gateway:
             self.rollouts.samples,
             self._sample_stream,
             self.truth.samples,
+            self.monitors.samples,
             states=[state.value for state in State],
             latency_bounds_ns=LATENCY_BOUNDS_NS,
             build={
@@ -151,6 +155,7 @@ class Gateway:
         await self.rollouts.open()
         await self.truth.open()
         self.stream.subscribe(self.truth.subscription)
+        self.monitors.start()
         await self._listen()
         loading = asyncio.create_task(self._load())
         stopping = asyncio.create_task(self._stop.wait())
@@ -217,7 +222,10 @@ class Gateway:
                 allowed_hosts=config.admin_allowed_hosts,
                 limits=limits,
                 access_log=config.access_log,
-                more=WatchEndpoints(self.rollouts, self.live, self.truth).routes(),
+                more=[
+                    *WatchEndpoints(self.rollouts, self.live, self.truth).routes(),
+                    *DriftEndpoints(self.monitors).routes(),
+                ],
             )
         for name, front in self._fronts.items():
             await front.start()
@@ -301,6 +309,7 @@ class Gateway:
         rest_s = max(deadline - time.monotonic(), 0.0)
         await asyncio.gather(*(front.close(rest_s) for front in self._fronts.values()))
         await self.truth.close()
+        await self.monitors.close()
         if cut or self.manager.loading:
             # A run or a load inside ONNX Runtime cannot be interrupted, and joining its thread
             # would outlast the grace period.

@@ -26,6 +26,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from gateway.drift_metrics import DriftCollector, DriftSample
 from gateway.label_metrics import LabelCollector, LabelSample
 from gateway.rollout_metrics import ModelSample, RolloutCollector
 from gateway.stream_metrics import StreamCollector, StreamSample
@@ -116,6 +117,7 @@ class GatewayMetrics:
         rollouts: Callable[[], Iterable[ModelSample]],
         stream: Callable[[], StreamSample],
         labels: Callable[[], Sequence[LabelSample]] = tuple,
+        drift: Callable[[], Sequence[DriftSample]] = tuple,
         *,
         states: Sequence[str],
         latency_bounds_ns: Sequence[int],
@@ -136,6 +138,7 @@ class GatewayMetrics:
         self._registry.register(RolloutCollector(rollouts))
         self._registry.register(StreamCollector(stream))
         self._registry.register(LabelCollector(labels))
+        self._registry.register(DriftCollector(drift))
 
     def exposition(self) -> bytes:
         """The metrics in Prometheus' text format, of ``CONTENT_TYPE``."""

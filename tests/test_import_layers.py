@@ -28,6 +28,7 @@ FOUNDATION = frozenset(
         "rollout_metrics",
         "stream_metrics",
         "label_metrics",
+        "drift_metrics",
         "logs",
         "protos",
         "__version__",
@@ -54,6 +55,7 @@ HOMES = {
     "tomllib": (
         "config.py",
         "serving/model_config.py",
+        "monitor/monitor_file.py",
         "control/declaration.py",
         "serving/lineage.py",
         "front/admin_request.py",

@@ -49,6 +49,7 @@ def add_traffic_commands(add: Add) -> None:
     _add_declared(add)
     _add_golden(add)
     _add_watching(add)
+    _add_drift(add)
 
 
 def _add_promotion(add: Add) -> None:
@@ -250,6 +251,23 @@ def _add_watching(add: Add) -> None:
     labels.add_argument("file", metavar="FILE", nargs="?", help="- for stdin, with --format")
     labels.add_argument(
         "--format", choices=("csv", "parquet", "json", "jsonl"), help="(default: as FILE ends)"
+    )
+
+
+def _add_drift(add: Add) -> None:
+    drift = _read(
+        add,
+        "drift",
+        "how far a model's predictions are from its reference",
+        "Exit code 1 with --exit-code where the last window of a loaded version has drifted.",
+    )
+    drift.add_argument("model", metavar="MODEL")
+    drift.add_argument(
+        "--windows", type=int, default=1, metavar="N", help="of each version (default: 1)"
+    )
+    drift.add_argument("--all", action="store_true", help="every figure, not the worst 20 alone")
+    drift.add_argument(
+        "--exit-code", action="store_true", help="exit code 1 if a version has drifted"
     )
 
 

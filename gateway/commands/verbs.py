@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.commands import show, watch
+from gateway.commands import drift, show, watch
 from gateway.commands.admin_client import DEFAULT_URL, AdminClient, Refused, Unreachable
 from gateway.commands.parsers import GATE_OPTIONS, SHADOW_OPTIONS
 from gateway.config import environment
@@ -298,6 +298,15 @@ def _labels(options: argparse.Namespace) -> int:
     return _tell(options, watch.labels(_client(options), options), watch.shown_labels)
 
 
+# -- drift ------------------------------------------------------------------------------------
+
+
+def _drift(options: argparse.Namespace) -> int:
+    answer = _client(options).get("models", options.model, "drift", windows=options.windows)
+    _tell(options, answer, lambda found: drift.drift(found, everything=options.all))
+    return drift.exit_code(answer) if options.exit_code else 0
+
+
 _VERBS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "promote": _promote,
     "rollback": _rollback,
@@ -313,4 +322,5 @@ _VERBS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "golden record": _record,
     "tail": _tail,
     "labels": _labels,
+    "drift": _drift,
 }

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from gateway.front.admin_drift import DRIFT_SCHEMAS, drift_paths
 from gateway.front.admin_schemas import REASON, SCHEMAS
 from gateway.front.openapi_parts import (
     ANY_OBJECT,
@@ -217,6 +218,7 @@ def admin_document(version: str) -> dict[str, Any]:
         **_model_paths(model),
         **_canary_paths(f"{model}/canary"),
         **_shadow_paths(f"{model}/shadow"),
+        **drift_paths(model),
         **_record_paths(),
         **_watch_paths(model),
         **_own_paths(),
@@ -226,6 +228,6 @@ def admin_document(version: str) -> dict[str, Any]:
         "onnx-gateway admin",
         "Which version of a model serves, which is tried, and who changed it",
         paths,
-        SCHEMAS,
+        {**SCHEMAS, **DRIFT_SCHEMAS},
         _ERRORS,
     )

@@ -67,6 +67,10 @@ class Subscription:
         labelled_only: whether it watches those models alone whose predictions are kept for labels.
         notify: called on the loop's thread when there is something to take, once until the next
             ``take``; must not wait or raise.
+
+    Attributes:
+        without: models that it does not watch although a pattern fits; after a change the stream
+            is to ``reconnect``.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class Subscription:
         self.wants_event_ids: Final = wants_event_ids
         self.labelled_only: Final = labelled_only
         self.accounts: Final[dict[str, Account]] = {}
+        self.without: frozenset[str] = frozenset()
         self._models: Final = tuple(models)
         self._max_bytes: Final = max_bytes
         self._notify: Final = notify
@@ -95,7 +100,9 @@ class Subscription:
 
     def watches(self, model: str) -> bool:
         """Whether it wants the predictions of ``model``."""
-        return any(fnmatchcase(model, pattern) for pattern in self._models)
+        return model not in self.without and any(
+            fnmatchcase(model, pattern) for pattern in self._models
+        )
 
     @property
     def buffered_bytes(self) -> int:

@@ -160,6 +160,46 @@ ENTRIES = [
 VERIFIED = {"entries": 3, "intact": True, "first_broken": None, "reason": ""}
 
 
+DRIFT: dict[str, Any] = {
+    "model": "digits",
+    "versions": [
+        {
+            "version": "1",
+            "state": "watching",
+            "reason": "",
+            "level": "drifted",
+            "reference": {"name": "train.csv", "rows": 9, "made": "2026", "digest": "sha256:0"},
+            "rows_to_collect": 0,
+            "window": {"rows": 500, "seconds": None, "step": None, "min_rows": None},
+            "correction": "holm",
+            "windows": 1,
+            "rows": 512,
+            "unlike_rows": 0,
+            "reports": [
+                {
+                    "number": 0,
+                    "began": 1.5,
+                    "ended": 2.5,
+                    "rows": 500,
+                    "level": "drifted",
+                    "findings": [
+                        {
+                            "subject": "age",
+                            "test": "psi",
+                            "value": 0.5,
+                            "p_value": None,
+                            "threshold": 0.2,
+                            "level": "drifted",
+                            "detail": "",
+                        }
+                    ],
+                }
+            ],
+        }
+    ],
+}
+
+
 class FakeAdmin:
     """Knows one model, ``digits``, and keeps each call as ``(name, arguments, keywords)``.
 
@@ -169,6 +209,7 @@ class FakeAdmin:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+        self.asked_windows = 0
         self.refusal: Exception | None = None
         self.verdict: dict[str, Any] | None = VERDICT
         self.report: dict[str, Any] | None = REPORT
@@ -276,6 +317,10 @@ class FakeAdmin:
     ) -> list[dict[str, Any]]:
         self._take("record_golden", model, count, version=version, timeout_s=timeout_s)
         return self.golden[:count]
+
+    def drift(self, model: str, windows: int = 1) -> dict[str, Any]:
+        self.asked_windows = windows
+        return DRIFT
 
 
 OUTCOMES: dict[str, int] = {

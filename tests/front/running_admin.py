@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import uvloop
 
 from gateway.front.admin import AdminFront
+from gateway.front.admin_drift import DriftEndpoints
 from gateway.front.admin_live import WatchEndpoints
 from gateway.stream.live import LiveStream
 from gateway.stream.stream import PredictionStream
@@ -26,7 +27,7 @@ class RunningAdmin:
         self.front = AdminFront(
             self.admin,
             version="1.2.3",
-            more=watch.routes(),
+            more=[*watch.routes(), *DriftEndpoints(self.admin).routes()],
             **{"host": "127.0.0.1", "port": 0, **options},
         )
         self._loop = uvloop.new_event_loop()

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.errors import Conflict, LoadError, ShuttingDown, StartupError
 from gateway.front.admin import AdminEndpoints
+from gateway.front.admin_drift import DriftEndpoints
 from gateway.front.admin_live import MAX_LABELS_BYTES, WatchEndpoints
 from gateway.front.admin_openapi import admin_document
 from gateway.front.admin_request import MAX_BODY_BYTES
@@ -497,6 +498,7 @@ def test_the_openapi_document_has_every_route_and_no_other() -> None:
         for route in (
             *AdminEndpoints(FakeAdmin()).routes(),
             *WatchEndpoints(FakeAdmin(), LiveStream(PredictionStream(), 1), FakeTruth()).routes(),
+            *DriftEndpoints(FakeAdmin()).routes(),
         )
         for method in route.methods or ()
         if method != "HEAD"
