@@ -46,8 +46,10 @@ from gateway.front.live_feed import LiveStream as Live
 from gateway.front.shared_memory import SharedMemoryRegions
 from gateway.logs import Logging
 from gateway.metrics import GatewayMetrics, ServerSample, VersionSample
+from gateway.monitor.further_kinds import FURTHER_KINDS
 from gateway.monitor.ground_truth import GroundTruth
 from gateway.monitor.monitors import Monitors
+from gateway.monitor.performance_kind import PerformanceKind
 from gateway.serving.lifecycle import State
 from gateway.serving.memory import give_back_large_blocks
 from gateway.serving.onnx.runtime import runtime
@@ -121,7 +123,13 @@ class Gateway:
         directory = Path(config.state_dir) if config.state_dir else None
         self.live = LiveStream(self.stream, config.max_stream_subscribers)
         self.truth = GroundTruth(directory, settings=self.stream.label_settings)
-        self.monitors = Monitors(self.stream, keep=directory and directory / "references")
+        performance = PerformanceKind()
+        self.truth.listen(performance)
+        self.monitors = Monitors(
+            self.stream,
+            kinds=(*FURTHER_KINDS, performance),
+            keep=directory and directory / "references",
+        )
         store = StateStore(directory, fault=fault)
         self.rollouts = Rollouts(self.manager, routing, self._registry, store, fault=fault)
         self.service = ControlService(self.manager, self.rollouts, logs)
