@@ -17,8 +17,11 @@ from gateway.monitor.vectors import WIDTH, ImageVectors, NumberVectors, TextVect
 
 Floats = npt.NDArray[np.float64]
 
-#: Rows that are kept of the reference, and of each window.
+#: Rows that are kept of each window, and of the reference. All windows are compared with the same
+#: rows of the reference, and what is odd about those comes back in each: false alarms then come
+#: many together, the less so the more rows there are.
 SAMPLE_ROWS: Final = 1000
+REFERENCE_ROWS: Final = 4000
 #: Rows of a window below which nothing is said.
 LEAST_ROWS: Final = 50
 
@@ -76,6 +79,7 @@ class MultivariateMonitor:
     content: Content = Content.NUMBERS
     classifier: Classifier = Classifier.FOREST
     sample_rows: int = SAMPLE_ROWS
+    reference_rows: int = REFERENCE_ROWS
     budget_s: float = 2.0
     seed: int = 0
     clock: Callable[[], float] = time.monotonic
@@ -93,7 +97,7 @@ class MultivariateMonitor:
                 f"the reference of '{self.subject}' has {len(self.reference)} rows, at least "
                 f"{LEAST_ROWS} are needed"
             )
-        kept = RowReservoir(self.sample_rows, self.seed)
+        kept = RowReservoir(self.reference_rows, self.seed)
         chosen, slots = kept.choose(len(self.reference))
         kept.keep(slots, self._vectors_of(self.reference[chosen]))
         self._known, self.reference = kept.rows, None
