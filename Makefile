@@ -29,7 +29,8 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo tour retraining serve models test check fuzz bench memory soak swaps reloads shadow stream-cost conformance build clean
+.PHONY: help demo tour retraining serve models test check fuzz bench memory soak swaps reloads shadow \
+	stream-cost conformance build clean
 
 help: ## list the targets
 	@echo "onnx-gateway: serves ONNX models over the Open Inference Protocol"

@@ -52,8 +52,10 @@ from gateway.monitor.actions import read_action
 from gateway.monitor.alert_settings import AlertSettings
 from gateway.monitor.alerting import Alerting, Serving
 from gateway.monitor.channels import read_channel
+from gateway.monitor.further_kinds import FURTHER_KINDS
 from gateway.monitor.ground_truth import GroundTruth
 from gateway.monitor.monitors import Monitors
+from gateway.monitor.performance_kind import PerformanceKind
 from gateway.monitoring_file import read_monitoring_file
 from gateway.serving.lifecycle import State
 from gateway.serving.memory import give_back_large_blocks
@@ -144,8 +146,11 @@ class Gateway:
             channels=[read_channel(part) for part in monitoring.channels],
             actions=[read_action(part) for part in monitoring.actions],
         )
+        performance = PerformanceKind()
+        self.truth.listen(performance)
         self.monitors = Monitors(
             self.stream,
+            kinds=(*FURTHER_KINDS, performance),
             listeners=[self.alerting],
             keep=directory and directory / "references",
         )

@@ -32,7 +32,7 @@ Fingerprint: TypeAlias = tuple[tuple[str, int, int], ...]
 
 #: Files beside a model that say how it is watched: the monitors follow them by themselves, and the
 #: model is not loaded again for them.
-WATCHING: Final = frozenset({"monitor.toml", "profile.json"})
+WATCHING: Final = frozenset({"monitor.toml", "profile.json", "labels.npz"})
 
 #: The directory of golden requests, of a model and of a version.
 GOLDEN_NAME: Final = "golden"
