@@ -102,23 +102,28 @@ class CommandRun:
 
     async def attempt(self, episode: Episode, attempt: int) -> Outcome:
         """See ``Run.attempt``."""
+        # A pipe of our own: asyncio takes a program for running as long as anybody holds its.
+        receive, send = os.pipe()
         try:
             process = await asyncio.create_subprocess_exec(
                 *self._argv,
                 stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
+                stdout=send,
+                stderr=send,
                 cwd=self._directory,
                 env=self._variables(episode, attempt),
                 # So that what it starts can be ended with it.
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:
+            os.close(receive)
             return Outcome(ok=False, text=f"it could not be started: {error}")
+        finally:
+            os.close(send)
         output = _Output()
         beside = (
             asyncio.create_task(_feed(process, episode)),
-            asyncio.create_task(output.read(process)),
+            asyncio.create_task(output.read(receive)),
         )
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -172,15 +177,22 @@ class _Output:
         self._tail = bytearray()
         self._left_out = 0
 
-    async def read(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdout is not None
-        while chunk := await process.stdout.read(65536):
-            room = HEAD_BYTES - len(self._head)
-            self._head += chunk[:room]
-            self._tail += chunk[room:]
-            if (over := len(self._tail) - TAIL_BYTES) > 0:
-                del self._tail[:over]
-                self._left_out += over
+    async def read(self, pipe: int) -> None:
+        """Read from ``pipe`` until nobody writes to it any more, and close it."""
+        loop, reader = asyncio.get_running_loop(), asyncio.StreamReader()
+        transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(pipe, "rb", buffering=0)
+        )
+        try:
+            while chunk := await reader.read(65536):
+                room = HEAD_BYTES - len(self._head)
+                self._head += chunk[:room]
+                self._tail += chunk[room:]
+                if (over := len(self._tail) - TAIL_BYTES) > 0:
+                    del self._tail[:over]
+                    self._left_out += over
+        finally:
+            transport.close()
 
     def text(self) -> str:
         """As text; says how much was left out between the two."""
