@@ -352,6 +352,7 @@ class Gateway:
             front.stop_accepting()
         rest_s = max(deadline - time.monotonic(), 0.0)
         await asyncio.gather(*(front.close(rest_s) for front in self._fronts.values()))
+        self.stream.flush()
         await self.truth.close()
         await self.sinks.close(self.stream, config.sink_flush_s)
         await self.monitors.close()

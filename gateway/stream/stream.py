@@ -66,6 +66,7 @@ class PredictionStream:
     def untap(self, tap: StreamTap) -> None:
         """The lane of ``tap`` has closed."""
         if tap in self._taps:
+            tap.flush()
             self._taps.remove(tap)
             key = (tap.model, tap.version)
             self._served[key] = self._served.get(key, 0) + tap.served
@@ -89,6 +90,11 @@ class PredictionStream:
         """A subscription watches other models than before."""
         for tap in self._taps:
             self._connect(tap)
+
+    def flush(self) -> None:
+        """Publish what the taps have gathered, without waiting for more."""
+        for tap in self._taps:
+            tap.flush()
 
     def accounts(self) -> Iterator[tuple[str, str, Account]]:
         """Subscriber, model and its account: those of one name together, gone ones included."""
@@ -129,11 +135,13 @@ class PredictionStream:
             yield model, version, rows
 
     def _connect(self, tap: StreamTap) -> None:
-        tap.subscriptions = tuple(
-            subscription
-            for subscription in self.subscriptions
-            if subscription.watches(tap.model)
-            and (tap.labels is not None or not subscription.labelled_only)
+        tap.connect(
+            tuple(
+                subscription
+                for subscription in self.subscriptions
+                if subscription.watches(tap.model)
+                and (tap.labels is not None or not subscription.labelled_only)
+            )
         )
 
 

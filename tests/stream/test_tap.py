@@ -18,17 +18,24 @@ class Subscriber:
 
     def __init__(self, **options):
         self.notified = 0
+        self.told = lambda: None
         self.subscription = Subscription("test", notify=self._notify, **options)
+        self.stream = PredictionStream()
+        self.stream.subscribe(self.subscription)
 
     def _notify(self):
         self.notified += 1
+        self.told()
 
     def take(self, **limits):
+        """What has been published, and what was gathered for it."""
+        self.stream.flush()
         blocks = self.subscription.take(**limits)
         self.subscription.delivered(blocks)
         return blocks
 
     def account(self, model):
+        self.stream.flush()
         return self.subscription.accounts[model]
 
 
@@ -50,10 +57,9 @@ def published(tmp_path):
         directory = ModelDirectory(tmp_path)
         for name, (build, settings) in models.items():
             directory.add(name, build, settings)
-        stream = PredictionStream()
         subscriber = subscriber or Subscriber(wants_ids=True)
-        stream.subscribe(subscriber.subscription)
-        on_plane(lambda plane: start(plane, scenario, subscriber), tmp_path, taps=stream)
+        taps = subscriber.stream
+        on_plane(lambda plane: start(plane, scenario, subscriber), tmp_path, taps=taps)
         return subscriber
 
     async def start(plane, scenario, subscriber):
@@ -98,6 +104,7 @@ def test_a_block_outlives_the_batches_that_follow(published):
     async def scenario(plane, subscriber):
         for n in range(5):
             await plane.infer("rows", x=some_rows(1, n))
+            subscriber.stream.flush()
         blocks = subscriber.take()
         assert [b.inputs["x"][0, 0] for b in blocks] == [0, 1, 2, 3, 4]
         assert [b.number for b in blocks] == [0, 1, 2, 3, 4]
@@ -105,6 +112,57 @@ def test_a_block_outlives_the_batches_that_follow(published):
         assert [number for _, number in ids] == ["0", "1", "2", "3", "4"]
         (made,) = {name for name, _ in ids}
         assert made.startswith("rows-1-")
+
+    published(scenario, rows=(rows, ""))
+
+
+def test_small_batches_are_published_together(published):
+    async def scenario(plane, subscriber):
+        given = {f"r{n}": some_rows(1 + n % 3, 10 * n) for n in range(50)}
+        for id, x in given.items():
+            await plane.dispatcher.infer(request("rows", x, id))
+        (block,) = subscriber.take()
+        assert block.request_rows.tolist() == [len(x) for x in given.values()]
+        for p in block.predictions():
+            assert p.inputs["x"].tolist() == given[p.id].tolist()
+            assert p.outputs["y"].tolist() == rows_of(given[p.id]).tolist()
+
+    published(scenario, rows=(rows, ""))
+
+
+def test_what_was_gathered_is_published_when_there_is_no_room_for_more(published):
+    async def scenario(plane, subscriber):
+        for n in range(60):
+            await plane.dispatcher.infer(request("rows", some_rows(100, n)))
+        subscriber.stream.flush()
+        blocks = subscriber.subscription.take()
+        assert [block.rows for block in blocks] == [2000, 2000, 2000]
+        numbers = np.concatenate([block.inputs["x"][::100, 0] for block in blocks])
+        assert numbers.tolist() == list(range(60))
+
+    published(scenario, rows=(rows, "max_batch_size = 100\n"))
+
+
+def test_what_was_gathered_is_published_after_a_moment(published):
+    async def scenario(plane, subscriber):
+        told = asyncio.Event()
+        subscriber.told = told.set
+        await plane.infer("rows", x=some_rows(2))
+        await asyncio.wait_for(told.wait(), 30)
+        assert [block.rows for block in subscriber.subscription.take()] == [2]
+
+    published(scenario, rows=(rows, ""))
+
+
+def test_who_comes_later_gets_nothing_of_what_was_gathered_before(published):
+    async def scenario(plane, subscriber):
+        await plane.infer("rows", x=some_rows(1))
+        late = Subscription("late", notify=lambda: None)
+        subscriber.stream.subscribe(late)
+        await plane.infer("rows", x=some_rows(2))
+        assert [block.rows for block in subscriber.take()] == [1, 2]
+        assert [block.rows for block in late.take()] == [2]
+        assert late.accounts["rows"].served == 2
 
     published(scenario, rows=(rows, ""))
 
@@ -195,6 +253,7 @@ def test_a_full_buffer_drops_and_counts_and_the_caller_is_answered(published):
     async def scenario(plane, subscriber):
         for n in range(10):
             answer = await plane.infer("rows", x=some_rows(2, n))
+            subscriber.stream.flush()
             assert (answer.outputs[0].array == rows_of(some_rows(2, n))).all()
         account = subscriber.account("rows")
         assert account.dropped["buffer_full"] > 0
@@ -284,10 +343,7 @@ def test_the_id_of_the_event_that_a_request_is_comes_with_it(published):
     async def scenario(plane, subscriber):
         await plane.dispatcher.infer(request("rows", some_rows(1), "a", {b"ce-id": b"event-7"}))
         await plane.dispatcher.infer(request("rows", some_rows(1), "b"))
-        assert [(b.ids, b.event_ids) for b in subscriber.take()] == [
-            (["a"], ["event-7"]),
-            (["b"], [""]),
-        ]
+        assert [(b.ids, b.event_ids) for b in subscriber.take()] == [(["a", "b"], ["event-7", ""])]
 
     published(
         scenario, subscriber=Subscriber(wants_ids=True, wants_event_ids=True), rows=(rows, "")
@@ -308,9 +364,11 @@ def test_a_subscriber_is_told_once_until_it_looks(published):
     async def scenario(plane, subscriber):
         for n in range(3):
             await plane.infer("rows", x=some_rows(1, n))
+            subscriber.stream.flush()
         assert subscriber.notified == 1
         assert len(subscriber.take(max_rows=2)) == 2
         await plane.infer("rows", x=some_rows(1))
+        subscriber.stream.flush()
         assert subscriber.notified == 2
         assert len(subscriber.take()) == 2
 
