@@ -13,13 +13,14 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Final, TextIO
 
 from gateway import __version__
 from gateway.commands.parsers import add_traffic_commands
 from gateway.config import add_flags, load_config, service_links
-from gateway.errors import ConfigError, StartupError
+from gateway.errors import ConfigError, InferenceFailed, InvalidTensor, StartupError
 from gateway.logs import Logging
 
 log = logging.getLogger(__name__)
@@ -76,9 +77,113 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--json", action="store_true", help="one JSON document on stdout")
     check.set_defaults(command=_check)
     add_traffic_commands(commands.add_parser)
+    _add_profile(commands.add_parser)
     version = commands.add_parser("version", help="versions of the server and its parts")
     version.set_defaults(command=_version)
     return parser
+
+
+def _add_profile(add: Callable[..., argparse.ArgumentParser]) -> None:
+    profile = add("profile", help="what the training data look like, for the drift monitors")
+    actions = profile.add_subparsers(title="actions", metavar="ACTION", required=True)
+    build = actions.add_parser(
+        "build",
+        help="make the reference profile of a model version from a file of data",
+        description="Make the reference profile of a model version from a CSV, Parquet or .npz "
+        "file: of its inputs and, from the data or by running the model, its outputs.",
+    )
+    build.add_argument(
+        "--model",
+        required=True,
+        type=Path,
+        metavar="MODELS/NAME/VERSION",
+        help="the version's directory, or the model's where it has no versions",
+    )
+    build.add_argument(
+        "--data",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help=".csv (the first line names the columns; an empty field is missing), .parquet or .npz "
+        "(an array for each tensor)",
+    )
+    build.add_argument(
+        "--columns", type=_names, default=(), metavar="A,B,...", help="the input's, in its order"
+    )
+    build.add_argument(
+        "--outputs-from-model",
+        action="store_true",
+        help="run the model over the data; without, outputs are those that the data has",
+    )
+    build.add_argument("--rows", type=int, metavar="N", help="only the first N rows")
+    for kind in ("categorical", "numeric"):
+        build.add_argument(
+            f"--{kind}",
+            type=_names,
+            default=(),
+            metavar="A,B,...",
+            help=f"features that are {kind} whatever they look like",
+        )
+    build.add_argument(
+        "--sample-rows",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="rows that the profile holds for tests on raw rows (default: 1000)",
+    )
+    build.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="(default: profile.json beside the version's model)",
+    )
+    build.set_defaults(command=_profile_build)
+    show = actions.add_parser("show", help="show a profile as a table")
+    show.add_argument("file", type=Path, metavar="FILE")
+    show.set_defaults(command=_profile_show)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for part in text.split(",") if (name := part.strip()))
+
+
+def _profile_build(options: argparse.Namespace) -> int:
+    Logging("error", "human")
+    if options.sample_rows < 1 or (options.rows is not None and options.rows < 1):
+        raise ConfigError("--rows and --sample-rows must be at least 1")
+    folder = options.model.resolve()
+    repositories = _load_part("gateway.control.repository")
+    name, version, path, settings = repositories.find_version(folder)
+    load = _load_part("gateway.serving.loader").load_model
+    make = _load_part("gateway.monitor.profile_build").build_profile
+    choose = _load_part("gateway.monitor.profile_builder").ProfileOptions
+    files = _load_part("gateway.monitor.profile_file")
+    try:
+        profile = make(
+            load(name, version, path, settings),
+            options.data,
+            choose(
+                sample_rows=options.sample_rows,
+                categorical=options.categorical,
+                numeric=options.numeric,
+            ),
+            columns=options.columns,
+            run=options.outputs_from_model,
+            most_rows=options.rows,
+        )
+    except (InferenceFailed, InvalidTensor) as error:
+        raise StartupError(f"the model failed on the data: {error}") from error
+    target = options.output or path.parent / _load_part("gateway.monitor.profile").PROFILE_NAME
+    files.write_profile(target, profile)
+    print(f"{target}: {profile.rows} rows, {len(profile.features)} features")
+    return 0
+
+
+def _profile_show(options: argparse.Namespace) -> int:
+    profile = _load_part("gateway.monitor.profile_file").read_profile(options.file)
+    print(_load_part("gateway.monitor.profile_show").shown(profile))
+    return 0
 
 
 def _serve(options: argparse.Namespace) -> int:

@@ -5,7 +5,9 @@ the server's core can do. Phases in which one promotion follows another, each of
 to be loaded for it, alternate with phases in which nothing changes. The exit code is 1 when an
 answer was wrong, or of a version that did not serve any more, or the p99 with swaps is more than
 ``ALLOWED_RATIO`` times the p99 without: the median over the pairs of phases, so that what else the
-machine does in one of them does not decide.
+machine does in one of them does not decide. Between two swaps there is a pause, as there is where
+somebody looks at what he has promoted; with ``--pause 0`` a model of a few kilobytes is loaded
+forty times a second, and one request in a hundred meets the interpreter taken.
 """
 
 import argparse
@@ -106,7 +108,7 @@ class Swaps:
             self.loops[name] = OpenLoop(port, payload, rate, answers[name])
             print(f"{self._model} over {name}: {rate:,.0f} requests/s of {capacity:,.0f}")
 
-    async def run(self, swaps: int, rounds: int) -> None:
+    async def run(self, swaps: int, rounds: int, pause_s: float) -> None:
         """``swaps`` in ``rounds`` phases, each followed by one as long without any."""
         for loop in self.loops.values():
             await loop.start(CONNECTIONS)
@@ -115,6 +117,7 @@ class Swaps:
             began_s = time.monotonic()
             for _ in range(swaps * number // rounds, swaps * (number + 1) // rounds):
                 await asyncio.to_thread(self.swap)
+                await asyncio.sleep(pause_s)
             ended_s = time.monotonic()
             await asyncio.sleep(ended_s - began_s)
             self.phases.swapping.append((began_s, ended_s))
@@ -162,16 +165,16 @@ class Swaps:
         return is_good
 
 
-def measure(model: str, swaps: int, rounds: int, share: float, work: Path) -> bool:
+def measure(model: str, swaps: int, rounds: int, pause_s: float, share: float, work: Path) -> bool:
     """Whether swaps of ``model`` go unnoticed."""
     repository = work / "models"
     models.build_versions(repository, model, VERSIONS, SETTINGS)
     with targets.gateway(repository, model) as gateway:
         run = Swaps(gateway, model)
         run.prepare(share, work)
-        uvloop.run(run.run(swaps, rounds))
-        took_s = sum(end - begin for begin, end in run.phases.swapping)
-        print(f"{model}: {swaps} swaps in {took_s:.1f} s, {took_s / swaps * 1e3:.0f} ms each")
+        uvloop.run(run.run(swaps, rounds, pause_s))
+        took_s = sum(end - begin for begin, end in run.phases.swapping) - swaps * pause_s
+        print(f"{model}: {swaps} swaps of {took_s / swaps * 1e3:.0f} ms, {pause_s:g} s apart")
         return run.report()
 
 
@@ -180,6 +183,9 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--swaps", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=10, help="phases with swaps (default: 10)")
+    parser.add_argument(
+        "--pause", type=float, default=0.5, help="seconds between two swaps (default: 0.5)"
+    )
     parser.add_argument("--share", type=float, default=1 / 3, help="of the capacity (default: 1/3)")
     arguments = parser.parse_args()
     if missing := generators.missing_programs():

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from gateway.errors import ConfigError, StartupError
-from gateway.serving.model_config import read_settings
+from gateway.serving.model_config import TOML_NAME, TRITON_NAME, read_settings
 from gateway.serving.onnx.graph import files_beside
 from gateway.serving.settings import ModelSettings, VersionPolicy
 
@@ -95,6 +95,35 @@ def scan_repositories(paths: Iterable[Path]) -> dict[str, ModelSource]:
         ConfigError: a repository is not a directory that can be read.
     """
     return _merged([Repository(path).scan() for path in paths])
+
+
+def find_version(folder: Path) -> tuple[str, str, Path, ModelSettings]:
+    """Name, version, model file and settings of a version.
+
+    Args:
+        folder: ``MODELS/NAME/VERSION``; ``MODELS/NAME`` where the model has no directories of
+            versions, or only one; a bare ``.onnx`` file.
+
+    Raises:
+        ConfigError: there is no such version; the message says what was expected.
+    """
+    # A directory with a model in it is a version, or a model that has but one: what is around it
+    # tells.
+    is_version = folder.is_dir() and (
+        _LIKE_VERSION.match(folder.name) is not None
+        or any((folder.parent / name).is_file() for name in (TOML_NAME, TRITON_NAME))
+    )
+    owner = folder.parent if is_version else folder
+    source = Repository(owner.parent).scan().get(owner.name if owner.is_dir() else owner.stem)
+    if source is not None and is_version and folder.name in source.found:
+        return source.name, folder.name, source.found[folder.name], source.settings
+    if source is not None and not is_version and len(source.found) == 1:
+        (version, path), *_ = source.found.items()
+        return source.name, version, path, source.settings
+    raise ConfigError(
+        f"there is no model version at {folder}: expected MODELS/NAME/VERSION, or MODELS/NAME "
+        "where it has one version"
+    )
 
 
 def version_key(version: str) -> tuple[tuple[int, int, str], ...]:
