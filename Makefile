@@ -29,12 +29,13 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo tour serve models test check fuzz bench memory soak swaps reloads shadow conformance build clean
+.PHONY: help demo tour retraining serve models test check fuzz bench memory soak swaps reloads shadow \
+	stream-cost conformance build clean
 
 help: ## list the targets
 	@echo "onnx-gateway: serves ONNX models over the Open Inference Protocol"
 	@echo
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
 		awk -F'|' '{ printf "%-20s%s\n", $$1, $$2 }'
 
 demo: $(NATIVE) models ## start the gateway on real models, send it real inputs, show what it did
@@ -42,6 +43,9 @@ demo: $(NATIVE) models ## start the gateway on real models, send it real inputs,
 
 tour: $(NATIVE) ## change a model under traffic: shadow, canary, promote, rollback, history
 	@$(PY) -m examples.tour
+
+retraining: $(NATIVE) ## a model drifts, is retrained by an action, shadowed, promoted: the loop once around
+	@$(PY) -m examples.retraining
 
 serve: $(NATIVE) models ## leave the demo's gateway up on ports 8000 (HTTP), 8001 (gRPC), 8002 (metrics)
 	@exec $(VENV)/bin/onnx-gateway serve $(MODELS)
@@ -79,6 +83,9 @@ reloads: $(NATIVE) ## resident memory before and after 1,000 loads and unloads o
 
 shadow: $(NATIVE) ## latency and goodput with a shadow beside those without (wants nghttp2-client)
 	@$(PY) -m loadtests.shadow
+
+stream-cost: $(NATIVE) ## what the prediction stream and the monitors cost, on beside off (wants wrk and nghttp2-client)
+	@$(PY) -m loadtests.stream_cost
 
 conformance: $(NATIVE) ## every node test and topology of the onnx package, over the wire
 	@$(PY) -m tests.conformance --report build/conformance.md

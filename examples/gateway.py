@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 START_TIMEOUT_S = 60.0
@@ -25,7 +25,14 @@ class Gateway:
     Its log goes to ``log``, whole.
     """
 
-    def __init__(self, models: Path, log: Path, *options: str) -> None:
+    def __init__(
+        self,
+        models: Path,
+        log: Path,
+        *options: str,
+        prepare: Callable[["Gateway"], object] | None = None,
+    ) -> None:
+        """Start it; ``prepare`` is called before, when the ports are known."""
         self.http_port, self.grpc_port, self.admin_port = free_ports(3)
         self._log = log
         self.command = [
@@ -33,6 +40,8 @@ class Gateway:
             "--http-port", str(self.http_port), "--grpc-port", str(self.grpc_port),
             "--metrics-port", "0", "--admin-port", str(self.admin_port), *options,
         ]  # fmt: skip
+        if prepare is not None:
+            prepare(self)
         with log.open("wb") as file:
             self._process = subprocess.Popen(self.command, stdout=file, stderr=file)
 
@@ -83,9 +92,14 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def running(models: Path, log: Path, *options: str) -> Iterator[Gateway]:
+def running(
+    models: Path,
+    log: Path,
+    *options: str,
+    prepare: Callable[[Gateway], object] | None = None,
+) -> Iterator[Gateway]:
     """A gateway inside a ``with``; whatever happens there, no process is left behind."""
-    gateway = Gateway(models, log, *options)
+    gateway = Gateway(models, log, *options, prepare=prepare)
     try:
         yield gateway
     finally:

@@ -26,6 +26,7 @@ from gateway._native.stats import LATENCY_BOUNDS_NS
 from gateway.config import Config
 from gateway.control.manager import Manager
 from gateway.control.memory_budget import MemoryBudget
+from gateway.control.monitor_record import MonitorRecord
 from gateway.control.rollouts import Rollouts
 from gateway.control.routing import Routing
 from gateway.control.service import ControlService
@@ -35,19 +36,34 @@ from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.route import RouteTable
 from gateway.errors import ConfigError, StartupError
 from gateway.front.admin import AdminFront
+from gateway.front.admin_alerts import AlertEndpoints
+from gateway.front.admin_drift import DriftEndpoints
+from gateway.front.admin_live import WatchEndpoints
 from gateway.front.grpc_grpcio import GrpcioFront
 from gateway.front.grpc_native import NativeFront
 from gateway.front.grpc_options import GrpcOptions, TlsFiles
 from gateway.front.http_context import HttpLimits
 from gateway.front.http_server import HttpFront, MetricsFront
+from gateway.front.live_feed import LiveStream as Live
 from gateway.front.shared_memory import SharedMemoryRegions
 from gateway.logs import Logging
 from gateway.metrics import GatewayMetrics, ServerSample, VersionSample
+from gateway.monitor.actions import read_action
+from gateway.monitor.alert_settings import AlertSettings
+from gateway.monitor.alerting import Alerting, Serving
+from gateway.monitor.channels import read_channel
+from gateway.monitor.further_kinds import FURTHER_KINDS
+from gateway.monitor.ground_truth import GroundTruth
+from gateway.monitor.monitors import Monitors
+from gateway.monitor.performance_kind import PerformanceKind
+from gateway.monitoring_file import read_monitoring_file
 from gateway.serving.lifecycle import State
 from gateway.serving.memory import give_back_large_blocks
 from gateway.serving.onnx.runtime import runtime
 from gateway.serving.registry import Registry
 from gateway.setting_types import Port
+from gateway.stream.live import LiveStream
+from gateway.stream.sinks.sinks import Sinks
 from gateway.stream.stream import PredictionStream
 from gateway.stream_metrics import StreamSample
 
@@ -73,7 +89,12 @@ class Front(Protocol):
 
 #: The front of each ``grpc_impl``.
 GRPC_FRONTS: Final[
-    dict[str, Callable[[Dispatcher, ControlService, SharedMemoryRegions, GrpcOptions], Front]]
+    dict[
+        str,
+        Callable[
+            [Dispatcher, ControlService, SharedMemoryRegions, GrpcOptions, Live | None], Front
+        ],
+    ]
 ] = {
     "native": NativeFront,
     "grpcio": GrpcioFront,
@@ -95,8 +116,11 @@ class Gateway:
         self._config = config
         self._registry = Registry()
         self.dispatcher = Dispatcher(RouteTable((), {}), max_inflight=config.max_inflight_requests)
+        self._loaded = False
         routing = Routing(self._registry, self._publish, keep_previous=config.keep_previous)
         self.stream = PredictionStream()
+        monitoring = read_monitoring_file(config.monitoring)
+        self.sinks = Sinks(monitoring.sinks)
         self.manager = Manager(
             config.models,
             self._registry,
@@ -107,14 +131,38 @@ class Gateway:
             budget=MemoryBudget(config.memory_budget),
             taps=self.stream,
         )
-        store = StateStore(Path(config.state_dir) if config.state_dir else None, fault=fault)
+        directory = Path(config.state_dir) if config.state_dir else None
+        self.live = LiveStream(self.stream, config.max_stream_subscribers)
+        self.truth = GroundTruth(directory, settings=self.stream.label_settings)
+        store = StateStore(directory, fault=fault)
         self.rollouts = Rollouts(self.manager, routing, self._registry, store, fault=fault)
+        self.alerting = Alerting(
+            MonitorRecord(store, self._registry),
+            Serving(
+                models=self.rollouts.known_models,
+                version=routing.serving,
+                settings=self._alert_settings,
+            ),
+            channels=[read_channel(part) for part in monitoring.channels],
+            actions=[read_action(part) for part in monitoring.actions],
+        )
+        performance = PerformanceKind()
+        self.truth.listen(performance)
+        self.monitors = Monitors(
+            self.stream,
+            kinds=(*FURTHER_KINDS, performance),
+            listeners=[self.alerting],
+            keep=directory and directory / "references",
+        )
         self.service = ControlService(self.manager, self.rollouts, logs)
         self.metrics = GatewayMetrics(
             self._sample_server,
             self._sample_versions,
             self.rollouts.samples,
             self._sample_stream,
+            self.truth.samples,
+            self.monitors.samples,
+            alerts=self.alerting.sample,
             states=[state.value for state in State],
             latency_bounds_ns=LATENCY_BOUNDS_NS,
             build={
@@ -136,6 +184,11 @@ class Gateway:
         """
         self._catch_signals()
         await self.rollouts.open()
+        await self.truth.open()
+        self.stream.subscribe(self.truth.subscription)
+        self.sinks.start(self.stream)
+        await self.alerting.open()
+        self.monitors.start()
         await self._listen()
         loading = asyncio.create_task(self._load())
         stopping = asyncio.create_task(self._stop.wait())
@@ -175,8 +228,17 @@ class Gateway:
             )
         if config.grpc_port:
             self._fronts["gRPC"] = GRPC_FRONTS[config.grpc_impl](
-                self.dispatcher, self.service, self._shared_memory, _grpc_options(config)
+                self.dispatcher,
+                self.service,
+                self._shared_memory,
+                _grpc_options(config),
+                self.live if config.grpc_prediction_stream else None,
             )
+            if config.grpc_prediction_stream and not config.grpc_tls_client_ca:
+                log.warning(
+                    "whoever reaches the gRPC port may watch all predictions: "
+                    "--grpc-prediction-stream is set, and --grpc-tls-client-ca is not"
+                )
         if config.metrics_port:
             self._fronts["metrics"] = MetricsFront(
                 self.metrics.exposition,
@@ -193,6 +255,12 @@ class Gateway:
                 allowed_hosts=config.admin_allowed_hosts,
                 limits=limits,
                 access_log=config.access_log,
+                stream=self._stream_status,
+                more=[
+                    *WatchEndpoints(self.rollouts, self.live, self.truth).routes(),
+                    *DriftEndpoints(self.monitors).routes(),
+                    *AlertEndpoints(self.alerting).routes(),
+                ],
             )
         for name, front in self._fronts.items():
             await front.start()
@@ -212,6 +280,9 @@ class Gateway:
                 f"{len(failures)} models failed to load, and --exit-on-error is set:\n"
                 + "\n".join(f"  {failure}" for failure in failures)
             )
+        # Before that, a version may serve for a moment that is not the one that was decided upon.
+        self._loaded = True
+        self.alerting.routed()
         spare_the_collector()
         names = self.service.model_names()
         log.log(
@@ -232,6 +303,12 @@ class Gateway:
 
     def _publish(self, routes: RouteTable) -> None:
         self.dispatcher.routes = routes
+        if self._loaded:
+            self.alerting.routed()
+
+    def _alert_settings(self, model: str, version: str) -> AlertSettings:
+        settings = self.monitors.settings(model, version)
+        return AlertSettings() if settings is None else settings.alerts
 
     # -- stopping -----------------------------------------------------------------------------
 
@@ -269,10 +346,16 @@ class Gateway:
             await asyncio.sleep(0.01)
         if cut := self.dispatcher.inflight:
             log.warning("the grace period has passed; %d requests are cut off", cut)
+        # After the last answer, so that it can be seen; connections would never end else.
+        self.live.drain()
         for front in self._fronts.values():
             front.stop_accepting()
         rest_s = max(deadline - time.monotonic(), 0.0)
         await asyncio.gather(*(front.close(rest_s) for front in self._fronts.values()))
+        await self.truth.close()
+        await self.sinks.close(self.stream, config.sink_flush_s)
+        await self.monitors.close()
+        await self.alerting.close()
         if cut or self.manager.loading:
             # A run or a load inside ONNX Runtime cannot be interrupted, and joining its thread
             # would outlast the grace period.
@@ -307,13 +390,21 @@ class Gateway:
     def _sample_stream(self) -> StreamSample:
         return StreamSample(
             served={(model, version): rows for model, version, rows in self.stream.served()},
-            accounts=[
-                (subscription.name, model, account)
-                for subscription in self.stream.subscriptions
-                for model, account in subscription.accounts.items()
-            ],
-            buffered_bytes={s.name: s.buffered_bytes for s in self.stream.subscriptions},
+            accounts=list(self.stream.accounts()),
+            buffered_bytes=self.stream.buffered_bytes(),
+            watching=len(self.live),
+            sinks={worker.settings.name: worker.health for worker in self.sinks.workers},
         )
+
+    def _stream_status(self) -> dict[str, object]:
+        """What became of the predictions, for the admin port."""
+        return {
+            "served": [
+                {"model": model, "version": version, "rows": rows}
+                for model, version, rows in self.stream.served()
+            ],
+            "sinks": self.sinks.status(),
+        }
 
 
 def spare_the_collector() -> None:

@@ -49,6 +49,7 @@ GROUPS: Final[tuple[str, ...]] = (
     "Listening",
     "Limits",
     "Execution",
+    "Monitoring",
     "Shutdown",
     "Logging",
 )
@@ -187,6 +188,14 @@ class Config:
         "PEM file of certificates; a gRPC client must have one that they have signed",
     )
 
+    grpc_prediction_stream: bool = _setting(
+        False,
+        Boolean(),
+        "Listening",
+        "let gRPC clients watch the predictions of all callers "
+        "(onnx_gateway.v1.PredictionStream); use it with --grpc-tls-client-ca",
+    )
+
     max_request_bytes: int = _setting(
         256 << 20, Size(1024, (1 << 31) - 1), "Limits", "largest request body, decompressed"
     )
@@ -195,6 +204,13 @@ class Config:
         Number(int, 1, 10_000_000),
         "Limits",
         "inference requests inside the server at once; more are refused",
+    )
+    max_stream_subscribers: int = _setting(
+        8,
+        Number(int, 0, 1000),
+        "Limits",
+        "clients that watch predictions at once, over the admin API and gRPC; each has a buffer "
+        "of 4 MiB",
     )
     keepalive_timeout_s: float = _setting(
         75.0,
@@ -243,6 +259,19 @@ class Config:
         Number(int, 10, 100_000),
         "Execution",
         "how long a thread keeps the interpreter while another one waits for it",
+    )
+
+    monitoring: str = _setting(
+        "",
+        FilePath(),
+        "Monitoring",
+        "TOML file of where predictions are sent, who is alerted and what is set off",
+    )
+    sink_flush_s: float = _setting(
+        5.0,
+        Number(float, 0, 3_600),
+        "Monitoring",
+        "seconds at the end that sinks get to deliver what waits for them",
     )
 
     grace_period_s: float = _setting(
@@ -376,6 +405,16 @@ def service_links(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 def environment(name: str) -> str:
     """The variable ``ONNX_GATEWAY_<name>``, for what is no setting of a server; else ``""``."""
     return os.environ.get(ENVIRONMENT_PREFIX + name, "")
+
+
+def variable(name: str) -> str:
+    """The variable ``name``, which some file refers to; ``""`` where it is not set."""
+    return os.environ.get(name, "")
+
+
+def process_environment() -> dict[str, str]:
+    """All variables, for a program that is started."""
+    return dict(os.environ)
 
 
 def _read_file(path: str) -> dict[str, Any]:

@@ -26,6 +26,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from gateway.alert_metrics import AlertCollector, AlertsSample
+from gateway.drift_metrics import DriftCollector, DriftSample
+from gateway.label_metrics import LabelCollector, LabelSample
 from gateway.rollout_metrics import ModelSample, RolloutCollector
 from gateway.stream_metrics import StreamCollector, StreamSample
 
@@ -114,12 +117,15 @@ class GatewayMetrics:
         versions: Callable[[], Iterable[VersionSample]],
         rollouts: Callable[[], Iterable[ModelSample]],
         stream: Callable[[], StreamSample],
+        labels: Callable[[], Sequence[LabelSample]] = tuple,
+        drift: Callable[[], Sequence[DriftSample]] = tuple,
+        alerts: Callable[[], AlertsSample] = AlertsSample,
         *,
         states: Sequence[str],
         latency_bounds_ns: Sequence[int],
         build: Mapping[str, str],
     ) -> None:
-        """Make the metrics of what the four functions give at scrape time.
+        """Make the metrics of what the functions give at scrape time.
 
         Args:
             states: every state that a version can have.
@@ -133,6 +139,9 @@ class GatewayMetrics:
         self._registry.register(_VersionCollector(versions, states, latency_bounds_ns))
         self._registry.register(RolloutCollector(rollouts))
         self._registry.register(StreamCollector(stream))
+        self._registry.register(LabelCollector(labels))
+        self._registry.register(AlertCollector(alerts))
+        self._registry.register(DriftCollector(drift))
 
     def exposition(self) -> bytes:
         """The metrics in Prometheus' text format, of ``CONTENT_TYPE``."""

@@ -21,6 +21,11 @@ PACKAGE: Final = "inference"
 #: Full name of the Open Inference Protocol's gRPC service.
 SERVICE: Final = f"{PACKAGE}.GRPCInferenceService"
 
+STREAM_PACKAGE: Final = "onnx_gateway.v1"
+
+#: Full name of the gRPC service by which monitors attach to a running gateway.
+STREAM_SERVICE: Final = f"{STREAM_PACKAGE}.PredictionStream"
+
 
 def _read_files() -> tuple[descriptor_pb2.FileDescriptorProto, ...]:
     try:
@@ -56,3 +61,12 @@ def message(name: str) -> Any:
     Raises ``KeyError`` for a name that the protocol does not have.
     """
     return message_factory.GetMessageClass(POOL.FindMessageTypeByName(f"{PACKAGE}.{name}"))
+
+
+def stream_message(name: str) -> Any:
+    """The class of a message of the prediction stream, e.g. ``"SubscribeRequest"``.
+
+    Raises ``KeyError`` for a name that it does not have.
+    """
+    found = POOL.FindMessageTypeByName(f"{STREAM_PACKAGE}.{name}")
+    return message_factory.GetMessageClass(found)

@@ -25,6 +25,14 @@ class Account(Protocol):
         """On their way."""
 
 
+class Health(Protocol):
+    """How a sink fares."""
+
+    up: bool | None
+    retries: int
+    last_error_at: float
+
+
 @dataclass(frozen=True, slots=True)
 class StreamSample:
     """The stream at the moment of a scrape.
@@ -33,11 +41,15 @@ class StreamSample:
         served: rows answered, by model and version.
         accounts: the subscriber, the model, and what became of its predictions.
         buffered_bytes: memory of what waits, by subscriber.
+        watching: clients that watch predictions live.
+        sinks: how each sink fares, by name.
     """
 
     served: Mapping[tuple[str, str], int] = field(default_factory=dict)
     accounts: Sequence[tuple[str, str, Account]] = ()
     buffered_bytes: Mapping[str, int] = field(default_factory=dict)
+    watching: int = 0
+    sinks: Mapping[str, Health] = field(default_factory=dict)
 
 
 class StreamCollector(Collector):
@@ -70,6 +82,12 @@ class StreamCollector(Collector):
         for name, size in sample.buffered_bytes.items():
             held.add_metric((name,), size)
         yield held
+        yield GaugeMetricFamily(
+            "onnx_gateway_stream_subscribers",
+            "Clients that watch predictions live.",
+            sample.watching,
+        )
+        yield from _sinks(sample)
 
 
 def _accounts(sample: StreamSample) -> Iterator[Metric]:
@@ -101,3 +119,28 @@ def _accounts(sample: StreamSample) -> Iterator[Metric]:
         for reason, rows in sorted(account.lost.items()):
             outcomes.add_metric((*labels, f"lost_{reason}"), rows)
     yield from (outcomes, offered, buffered)
+
+
+def _sinks(sample: StreamSample) -> Iterator[Metric]:
+    up = GaugeMetricFamily(
+        "onnx_gateway_sink_up",
+        "1 where the last try to deliver went well; missing before the first.",
+        labels=("sink",),
+    )
+    retries = CounterMetricFamily(
+        "onnx_gateway_sink_retries",
+        "Tries to deliver that followed a failed one.",
+        labels=("sink",),
+    )
+    failed = GaugeMetricFamily(
+        "onnx_gateway_sink_last_error_timestamp_seconds",
+        "When a sink failed or was refused for the last time; missing where it never was.",
+        labels=("sink",),
+    )
+    for name, health in sample.sinks.items():
+        if health.up is not None:
+            up.add_metric((name,), float(health.up))
+        retries.add_metric((name,), health.retries)
+        if health.last_error_at:
+            failed.add_metric((name,), health.last_error_at)
+    yield from (up, retries, failed)

@@ -34,6 +34,13 @@ class Counters:
     total_histogram: tuple[int, ...] = (0, 8, 2)
 
 
+@dataclass
+class SinkHealth:
+    up: bool | None
+    retries: int
+    last_error_at: float
+
+
 #: 90 predictions were offered, of which 10 are on their way.
 ACCOUNT = Account(
     served=90, sampled_out=20, dropped={"buffer_full": 5}, put=65, delivered=52, lost={"gone": 3}
@@ -65,6 +72,7 @@ def metrics() -> GatewayMetrics:
             served={("mlp", "1"): 100},
             accounts=[("audit", "mlp", ACCOUNT)],
             buffered_bytes={"audit": 4096},
+            sinks={"audit": SinkHealth(False, 6, 1.7e9), "fresh": SinkHealth(None, 0, 0.0)},
         ),
         states=("READY", "FAILED"),
         latency_bounds_ns=BOUNDS_NS,
@@ -187,3 +195,14 @@ def test_a_version_without_a_lane_shows_its_state_alone(metrics: GatewayMetrics)
 def test_the_process_is_measured(metrics: GatewayMetrics) -> None:
     names = {name for name, _ in scrape(metrics)}
     assert {"process_resident_memory_bytes", "process_cpu_seconds_total"} <= names
+
+
+def test_how_a_sink_fares_is_told_once_it_has_tried(metrics: GatewayMetrics) -> None:
+    found = {key: value for key, value in scrape(metrics).items() if "_sink_" in key[0]}
+    audit, fresh = (frozenset({("sink", name)}) for name in ("audit", "fresh"))
+    assert found == {
+        ("onnx_gateway_sink_up", audit): 0,
+        ("onnx_gateway_sink_retries_total", audit): 6,
+        ("onnx_gateway_sink_retries_total", fresh): 0,
+        ("onnx_gateway_sink_last_error_timestamp_seconds", audit): 1.7e9,
+    }

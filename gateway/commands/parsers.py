@@ -48,6 +48,9 @@ def add_traffic_commands(add: Add) -> None:
     _add_record(add)
     _add_declared(add)
     _add_golden(add)
+    _add_watching(add)
+    _add_alerts(add)
+    _add_drift(add)
 
 
 def _add_promotion(add: Add) -> None:
@@ -162,6 +165,13 @@ def _add_record(add: Add) -> None:
         metavar="SECONDS",
         help="tell again every so often, every 2 seconds unless told otherwise",
     )
+    sinks = _read(
+        add,
+        "sinks",
+        "where predictions are sent, and what became of them",
+        "Exit code 1 with --exit-code where a sink is down.",
+    )
+    sinks.add_argument("--exit-code", action="store_true", help="exit code 1 if a sink is down")
     history = _read(add, "history", "what was changed, by whom and why; the newest first")
     history.add_argument("model", metavar="MODEL", nargs="?")
     history.add_argument(
@@ -222,6 +232,89 @@ def _add_golden(add: Add) -> None:
     record.add_argument("-o", "--output", default="golden", metavar="DIR", help="(default: golden)")
 
 
+def _add_watching(add: Add) -> None:
+    tail = _read(
+        add,
+        "tail",
+        "watch a model's predictions go by",
+        "A line for each, until Ctrl-C. What is too fast for this terminal is dropped, and counted "
+        "on stderr.",
+    )
+    tail.add_argument("model", metavar="MODEL")
+    tail.add_argument("-n", "--limit", type=int, metavar="N", help="end after so many")
+    tail.add_argument(
+        "--sample", type=float, metavar="SHARE", help="of the requests, above 0 (default: 1)"
+    )
+    tail.add_argument(
+        "--fields", metavar="NAME,NAME,...", help="tensors and features to show (default: all)"
+    )
+    labels = _read(
+        add,
+        "labels",
+        "tell what was true of a model's predictions",
+        "With FILE, send labels: CSV, Parquet, JSON or JSON lines with id, value and maybe row and "
+        "time; sending them again does no harm. Without, tell what became of all.",
+    )
+    labels.add_argument("model", metavar="MODEL")
+    labels.add_argument("file", metavar="FILE", nargs="?", help="- for stdin, with --format")
+    labels.add_argument(
+        "--format", choices=("csv", "parquet", "json", "jsonl"), help="(default: as FILE ends)"
+    )
+
+
+def _add_alerts(add: Add) -> None:
+    alerts = _change(
+        add,
+        "alerts",
+        "what has drifted, and what is done about it",
+        "Without an option, tell how the alerts stand. Exit code 1 with --exit-code where a "
+        "version that serves has drifted.",
+    )
+    alerts.add_argument("model", metavar="MODEL", nargs="?")
+    action = alerts.add_mutually_exclusive_group()
+    action.add_argument(
+        "--acknowledge",
+        dest="action",
+        action="store_const",
+        const="acknowledge",
+        help="say that you know of the open episode: until it ends nobody is told of its alerts",
+    )
+    action.add_argument(
+        "--silence",
+        type=_seconds,
+        metavar="SECONDS",
+        help="tell nobody for so long, and begin no episode",
+    )
+    action.add_argument(
+        "--end-silence",
+        dest="action",
+        action="store_const",
+        const="end-silence",
+        help="end a silence before its time",
+    )
+    alerts.add_argument(
+        "--exit-code", action="store_true", help="exit code 1 if a version that serves has drifted"
+    )
+    alerts.add_argument("--all", action="store_true", help="show the alerts that are ok, too")
+
+
+def _add_drift(add: Add) -> None:
+    drift = _read(
+        add,
+        "drift",
+        "how far a model's predictions are from its reference",
+        "Exit code 1 with --exit-code where the last window of a loaded version has drifted.",
+    )
+    drift.add_argument("model", metavar="MODEL")
+    drift.add_argument(
+        "--windows", type=int, default=1, metavar="N", help="of each version (default: 1)"
+    )
+    drift.add_argument("--all", action="store_true", help="every figure, not the worst 20 alone")
+    drift.add_argument(
+        "--exit-code", action="store_true", help="exit code 1 if a version has drifted"
+    )
+
+
 def _read(
     add: Add, name: str, text: str, more: str = "", command: str = ""
 ) -> argparse.ArgumentParser:
@@ -230,6 +323,7 @@ def _read(
     group = parser.add_argument_group("server")
     group.add_argument(
         "--admin",
+        "--url",
         metavar="URL",
         help="the server's admin API [ONNX_GATEWAY_ADMIN] (default: http://127.0.0.1:8003)",
     )

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 _BAR: Final = 20
@@ -260,7 +261,7 @@ def worst(pairs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _tensor_cells(tensor: Mapping[str, Any]) -> tuple[str, ...]:
-    data = list(_flat(tensor["data"], _ELEMENTS + 1))
+    data = list(flat(tensor["data"], _ELEMENTS + 1))
     shown = ", ".join(
         f"{each:.5g}" if isinstance(each, float) else clean(each) for each in data[:_ELEMENTS]
     )
@@ -269,16 +270,59 @@ def _tensor_cells(tensor: Mapping[str, Any]) -> tuple[str, ...]:
     return (clean(tensor["name"]), clean(tensor["datatype"]), shape, f"{shown}{more}")
 
 
-def _flat(data: Any, limit: int) -> Iterable[Any]:
+def flat(data: Any, limit: int) -> Iterable[Any]:
     """The first ``limit`` elements of nested lists."""
     if not isinstance(data, list):
         return [data]
     found: list[Any] = []
     for each in data[:limit]:
-        found += _flat(each, limit - len(found))
+        found += flat(each, limit - len(found))
         if len(found) >= limit:
             break
     return found
+
+
+# -- the stream -------------------------------------------------------------------------------
+
+
+def sinks(found: Mapping[str, Any]) -> str:
+    """A block for each sink: how it fares, and its account of each model."""
+    if not found["sinks"]:
+        return "there are no sinks: name them in the file of --monitoring"
+    return "\n\n".join(map(_sink, found["sinks"]))
+
+
+def _sink(sink: Mapping[str, Any]) -> str:
+    filled = sink["buffered_bytes"] / sink["buffer_bytes"]
+    lines = [
+        f"{clean(sink['sink'])} ({clean(sink['type'])})",
+        f"  state   {clean(sink['state'])}, {sink['retries']:,} retries",
+        f"  models  {', '.join(map(clean, sink['models']))}",
+        f"  buffer  {sink['buffered_bytes']:,} of {sink['buffer_bytes']:,} bytes ({filled:.0%})",
+    ]
+    if sink["last_error"]:
+        lines.append(f"  error   {_moment(sink['last_error_at'])}  {short(sink['last_error'])}")
+    if sink["accounts"]:
+        head = ("model", "served", "delivered", "buffered", "sampled out", "dropped", "lost")
+        lines += columns([head, *map(_account_cells, sink["accounts"])], "  ")
+    return "\n".join(lines)
+
+
+def _moment(time: str) -> str:
+    return clean(time)[:19].replace("T", " ")
+
+
+def _account_cells(account: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        clean(account["model"]),
+        *(f"{account[name]:,}" for name in ("served", "delivered", "buffered", "sampled_out")),
+        _reasons(account["dropped"]),
+        _reasons(account["lost"]),
+    )
+
+
+def _reasons(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{rows:,} {clean(why)}" for why, rows in sorted(counts.items())) or "0"
 
 
 # -- the record -------------------------------------------------------------------------------
@@ -330,6 +374,85 @@ def changes(found: Sequence[Mapping[str, Any]]) -> str:
 
 def _value(value: Any) -> str:
     return "nothing" if value is None else json.dumps(value)
+
+
+def has_drifted(model: Mapping[str, Any]) -> bool:
+    """Whether the version of a model that serves has drifted."""
+    return any(
+        each["version"] == model["serving"] and each["state"] == "drifted"
+        for each in model["versions"]
+    )
+
+
+def alerts(models: Sequence[Mapping[str, Any]], *, everything: bool = False) -> str:
+    """How the alerts of models stand: those that are not ok, and what is done about them."""
+    if not models:
+        return "there are no models"
+    return "\n\n".join("\n".join(_alerts(model, everything)) for model in models)
+
+
+def _alerts(model: Mapping[str, Any], everything: bool) -> list[str]:
+    lines = [clean(model["model"])]
+    if not model["versions"]:
+        lines.append("  no window has been judged yet")
+    for version in model["versions"]:
+        serves = " (serves)" if version["version"] == model["serving"] else ""
+        lines.append(
+            f"  version {clean(version['version'])}{serves}: {version['state']}, "
+            f"window {version['window']}"
+        )
+        shown = [each for each in version["alerts"] if everything or each["state"] != "ok"]
+        rows = [
+            (each["kind"], clean(each["alert"]), each["state"], _finding(each)) for each in shown
+        ]
+        lines += columns(rows, "    ") if rows else []
+        if hidden := len(version["alerts"]) - len(shown):
+            lines.append(f"    {hidden} ok")
+    if (episode := model["episode"]) is not None:
+        lines += _episode(episode)
+    if (silence := model["silence"]) is not None:
+        until = _utc(silence["until"])
+        lines.append(
+            f"  silenced until {until} by {clean(silence['by'])} {short(silence['reason'])}"
+        )
+    return lines
+
+
+def _finding(alert: Mapping[str, Any]) -> str:
+    """The last window's figure; an alert may stand at another level than that window's."""
+    finding = alert["finding"]
+    if finding is None or finding["value"] is None:
+        return ""
+    value, p_value, limit = finding["value"], finding["p_value"], finding["threshold"]
+    text = f"{clean(finding['test'])} {value:.4g}" if isinstance(value, float | int) else str(value)
+    text += f", p {p_value:.2g}" if isinstance(p_value, float | int) else ""
+    text += f" (limit {limit:g})" if isinstance(limit, float | int) and limit else ""
+    text += f" {short(finding['detail'])}" if finding["detail"] else ""
+    return (
+        text if finding["level"] == alert["state"] else f"{text}; in this window {finding['level']}"
+    )
+
+
+def _episode(episode: Mapping[str, Any]) -> list[str]:
+    known = f", known to {clean(episode['acknowledged'])}" if episode["acknowledged"] else ""
+    lines = [
+        f"  episode {clean(episode['id'])} of version {clean(episode['version'])} since "
+        f"{_utc(episode['began'])}{known}"
+    ]
+    rows = [
+        (
+            clean(each["action"]),
+            each["phase"],
+            f"{each['attempts']} attempts" if each["attempts"] != 1 else "1 attempt",
+            short(each["result"]),
+        )
+        for each in episode["firings"]
+    ]
+    return lines + (columns(rows, "    ") if rows else ["    no action"])
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(" ", "seconds")[:19]
 
 
 def recorded(answer: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.commands import show
+from gateway.commands import drift, show, watch
 from gateway.commands.admin_client import DEFAULT_URL, AdminClient, Refused, Unreachable
 from gateway.commands.parsers import GATE_OPTIONS, SHADOW_OPTIONS
 from gateway.config import environment
@@ -205,6 +205,12 @@ def _if_any(client: AdminClient, status: Mapping[str, Any], what: str) -> Any:
         raise
 
 
+def _sinks(options: argparse.Namespace) -> int:
+    found = _client(options).get("stream")
+    _tell(options, found, show.sinks)
+    return int(options.exit_code and any(sink["state"] == "down" for sink in found["sinks"]))
+
+
 def _history(options: argparse.Namespace) -> int:
     query = {"model": options.model, "limit": options.limit, "before": options.before}
     return _tell(options, _client(options).get("history", **query), show.history)
@@ -287,6 +293,48 @@ def _write(directory: Path, document: Mapping[str, Any]) -> str:
     return str(file)
 
 
+# -- predictions ------------------------------------------------------------------------------
+
+
+def _tail(options: argparse.Namespace) -> int:
+    return watch.tail(_client(options), options)
+
+
+def _labels(options: argparse.Namespace) -> int:
+    return _tell(options, watch.labels(_client(options), options), watch.shown_labels)
+
+
+# -- alerts -----------------------------------------------------------------------------------
+
+
+def _alerts(options: argparse.Namespace) -> int:
+    client = _client(options)
+    path = ("models", options.model, "alerts")
+    changes = options.action is not None or options.silence is not None
+    if changes and options.model is None:
+        raise ConfigError("alerts: expected a MODEL to acknowledge or silence")
+    if options.silence is not None:
+        answer = client.put(*path, "silence", body={"for_s": options.silence, **_why(options)})
+    elif options.action == "acknowledge":
+        answer = client.post(*path, "acknowledge", body=_why(options))
+    elif options.action == "end-silence":
+        answer = client.delete(*path, "silence", reason=options.reason)
+    else:
+        answer = client.get(*path) if options.model else client.get("alerts")
+    models = answer if isinstance(answer, list) else [answer]
+    _tell(options, answer, lambda _: show.alerts(models, everything=options.all))
+    return int(options.exit_code and any(show.has_drifted(model) for model in models))
+
+
+# -- drift ------------------------------------------------------------------------------------
+
+
+def _drift(options: argparse.Namespace) -> int:
+    answer = _client(options).get("models", options.model, "drift", windows=options.windows)
+    _tell(options, answer, lambda found: drift.drift(found, everything=options.all))
+    return drift.exit_code(answer) if options.exit_code else 0
+
+
 _VERBS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "promote": _promote,
     "rollback": _rollback,
@@ -295,9 +343,14 @@ _VERBS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "shadow": _shadow,
     "label": _label,
     "status": _status,
+    "sinks": _sinks,
     "history": _history,
     "journal verify": _verify,
     "diff": _diff,
     "apply": _apply,
     "golden record": _record,
+    "tail": _tail,
+    "labels": _labels,
+    "alerts": _alerts,
+    "drift": _drift,
 }

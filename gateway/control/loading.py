@@ -19,7 +19,7 @@ from gateway.serving.lane import BatchTap, Lane
 from gateway.serving.lifecycle import State
 from gateway.serving.loaded import LoadedModel
 from gateway.serving.loader import load_model
-from gateway.serving.memory import give_back_free_memory
+from gateway.serving.memory import FreeMemory
 from gateway.serving.registry import ModelVersion, Registry
 from gateway.serving.settings import ModelSettings
 
@@ -91,6 +91,7 @@ class Loading:
         self._marks: dict[ModelVersion, Mark] = {}
         self._retiring: dict[asyncio.Task[None], ModelVersion] = {}
         self._held: Counter[tuple[str, str]] = Counter()
+        self._free_memory = FreeMemory(asyncio.get_running_loop())
 
     # -- what there is ------------------------------------------------------------------------
 
@@ -315,6 +316,7 @@ class Loading:
         self.retire(entry for entry in self._registry if entry.state is State.READY)
         while self._retiring:
             await asyncio.wait(self._retiring)
+        self._free_memory.close()
 
     async def _see_out(self, entry: ModelVersion) -> None:
         """Wait for the requests that a version has, and free its memory."""
@@ -323,7 +325,7 @@ class Loading:
         await entry.lane.close()
         entry.lane = None
         self._untap(entry)
-        await asyncio.to_thread(give_back_free_memory)
+        self._free_memory.freed()
         self.budget.release(entry)
         entry.move(State.UNLOADED)
         log.info("%s is unloaded", entry.label)

@@ -30,6 +30,10 @@ SAMPLES_NAME: Final = "warmup.npz"
 #: What identifies the files of a version: name, size and modification time of each.
 Fingerprint: TypeAlias = tuple[tuple[str, int, int], ...]
 
+#: Files beside a model that say how it is watched: the monitors follow them by themselves, and the
+#: model is not loaded again for them.
+WATCHING: Final = frozenset({"monitor.toml", "profile.json", "labels.npz"})
+
 #: The directory of golden requests, of a model and of a version.
 GOLDEN_NAME: Final = "golden"
 
@@ -167,7 +171,7 @@ def golden_fingerprint(source: ModelSource) -> Fingerprint:
 
 
 def _marks(files: Iterable[Path]) -> Fingerprint:
-    marks = [(file, file.stat()) for file in files if file.is_file()]
+    marks = [(file, file.stat()) for file in files if file.is_file() and file.name not in WATCHING]
     return tuple((str(file), stat.st_size, stat.st_mtime_ns) for file, stat in marks)
 
 

@@ -476,6 +476,10 @@ class Rollouts:
             return version
         return self._routing.labels(model).get(version, version)
 
+    def known_models(self) -> set[str]:
+        """Every model that is loaded, or that a repository holds."""
+        return self._decisions.known_models()
+
     def statuses(self) -> list[dict[str, Any]]:
         """The status of every model."""
         return [self.status(name) for name in sorted(self._decisions.known_models())]

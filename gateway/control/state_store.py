@@ -1,8 +1,9 @@
-"""What is to survive a restart: the decided traffic of every model, and the journal.
+"""What is to survive a restart: the decided traffic of every model, the journal, and documents.
 
 One SQLite file, ``state.db`` in the state directory. A decision and its entry in the journal are
 written in one transaction, and are on the disk when the commit returns. The journal's length and
-its last hash are kept beside it, so that a journal that was cut short shows.
+its last hash are kept beside it, so that a journal that was cut short shows. Documents are tables
+of JSON values that others keep by kind and key: episodes of drift, silenced alerts.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from gateway.control.directory_lock import DirectoryLock
 from gateway.control.journal import (
@@ -31,7 +32,7 @@ from gateway.errors import ConfigError, InvalidRequest, StateUnavailable
 
 FILE_NAME: Final = "state.db"
 #: The version of the tables, in SQLite's ``user_version``.
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 #: Marks the file as ours, in SQLite's ``application_id``: "OGst" in ASCII.
 APPLICATION_ID: Final = 0x4F477374
 
@@ -47,6 +48,12 @@ CREATE TABLE traffic (
 CREATE TABLE head (
     only INTEGER PRIMARY KEY CHECK (only = 1), entries INTEGER NOT NULL, hash TEXT NOT NULL
 ) STRICT;
+"""
+#: What was added by the second version.
+_DOCUMENTS: Final = """
+CREATE TABLE document (
+    kind TEXT NOT NULL, key TEXT NOT NULL, content TEXT NOT NULL, PRIMARY KEY (kind, key)
+) STRICT
 """
 _TRAFFIC: Final = "model, decided FROM traffic"
 _JOURNAL: Final = "seq, model, content, hash FROM journal"
@@ -135,6 +142,30 @@ class StateStore:
     async def append(self, event: Event) -> JournalEntry:
         """Write what has happened without a decision; raises as ``commit`` does."""
         return await self.commit({}, event)
+
+    async def keep(
+        self, kind: str, documents: Mapping[str, Mapping[str, Any] | None], event: Event | None
+    ) -> None:
+        """Keep ``documents`` by their keys, forget those that are ``None``; all or nothing.
+
+        Args:
+            event: what led to it; ``None`` writes no entry. Raises as ``commit`` does.
+        """
+        if event is not None:
+            _check_unicode(event.model)
+        rows = {
+            key: None if document is None else canonical_json(document)
+            for key, document in documents.items()
+        }
+        await self._run(lambda: self._keep(kind, rows, event))
+
+    async def kept(self, kind: str) -> dict[str, dict[str, Any]]:
+        """The documents of ``kind``, by their keys.
+
+        Raises:
+            ConfigError: one of them is no document.
+        """
+        return await self._run(lambda: self._kept(kind))
 
     async def history(
         self, model: str = "", *, limit: int = 100, before: int = 0
@@ -226,13 +257,50 @@ class StateStore:
                 [(model, decided, number + 1) for model, decided in rows.items()],
             )
             self._fault("state written")
-            time = self._now().astimezone(UTC).isoformat(timespec="microseconds")
-            entry = JournalEntry.chain(event, seq=number + 1, time=time, previous=head)
-            database.execute("INSERT INTO journal VALUES (?, ?, ?, ?)", entry.as_record())
-            database.execute("UPDATE head SET entries = ?, hash = ?", (entry.seq, entry.hash))
+            entry = self._append(database, event, number, head)
             self._fault("journal written")
         self._fault("committed")
         return entry
+
+    def _append(
+        self, database: sqlite3.Connection, event: Event, number: int, head: str
+    ) -> JournalEntry:
+        """Write the entry behind the one of ``number``, whose hash is ``head``."""
+        time = self._now().astimezone(UTC).isoformat(timespec="microseconds")
+        entry = JournalEntry.chain(event, seq=number + 1, time=time, previous=head)
+        database.execute("INSERT INTO journal VALUES (?, ?, ?, ?)", entry.as_record())
+        database.execute("UPDATE head SET entries = ?, hash = ?", (entry.seq, entry.hash))
+        return entry
+
+    def _keep(self, kind: str, rows: Mapping[str, str | None], event: Event | None) -> None:
+        database = self._opened()
+        with _refusing(self._file, "written, and nothing was"), _transaction(database):
+            for key, content in rows.items():
+                if content is None:
+                    database.execute("DELETE FROM document WHERE kind = ? AND key = ?", (kind, key))
+                else:
+                    database.execute(
+                        "INSERT OR REPLACE INTO document VALUES (?, ?, ?)", (kind, key, content)
+                    )
+            if event is not None:
+                self._append(database, event, *_end(database))
+
+    def _kept(self, kind: str) -> dict[str, dict[str, Any]]:
+        database = self._opened()
+        with _refusing(self._file, "read"):
+            rows = database.execute(
+                "SELECT key, content FROM document WHERE kind = ? ORDER BY key", (kind,)
+            ).fetchall()
+        documents = {}
+        for key, content in rows:
+            where = f"{self._file}: what is kept as {kind} '{key}'"
+            try:
+                documents[key] = json.loads(content)
+            except ValueError as error:
+                raise ConfigError(f"{where} cannot be read: {error}. {_WAY_OUT}") from error
+            if not isinstance(documents[key], dict):
+                raise ConfigError(f"{where} is no table. {_WAY_OUT}")
+        return documents
 
     def _history(self, model: str, limit: int, before: int) -> list[JournalEntry]:
         where = "seq < ?"
@@ -321,18 +389,20 @@ def _check_ours(database: sqlite3.Connection, file: Path) -> None:
 
 
 def _prepare(database: sqlite3.Connection) -> None:
-    """Set the connection up, and make the tables where there are none."""
+    """Set the connection up, and make the tables that are not there yet."""
     database.execute("PRAGMA journal_mode = WAL")
     # A decision is on the disk before anybody acts on it, even if the power fails.
     database.execute("PRAGMA synchronous = FULL")
     database.execute("PRAGMA foreign_keys = ON")
     with _transaction(database):
         (schema,) = database.execute("PRAGMA user_version").fetchone()
-        if schema < SCHEMA:
+        if schema < 1:
             for statement in _TABLES.split(";"):
                 database.execute(statement)
             database.execute("INSERT INTO head VALUES (1, 0, ?)", (GENESIS,))
             database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        if schema < 2:
+            database.execute(_DOCUMENTS)
         # Written in any case: a file that may only be read is met now, not at the first decision.
         database.execute(f"PRAGMA user_version = {SCHEMA}")
 
@@ -340,7 +410,7 @@ def _prepare(database: sqlite3.Connection) -> None:
 def _check_whole(database: sqlite3.Connection) -> None:
     """Meet damage now, not at the first decision: reads the file, about 1 s for 1 GB."""
     (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
-    for columns in (_TRAFFIC, _JOURNAL):
+    for columns in (_TRAFFIC, _JOURNAL, "kind, key, content FROM document"):
         database.execute(f"SELECT {columns} LIMIT 0")
     if found != "ok":
         raise sqlite3.DatabaseError(found)

@@ -92,6 +92,10 @@ class Admin(Protocol):
     ) -> list[Table]: ...
 
 
+def _no_stream() -> Table:
+    return {"served": [], "sinks": []}
+
+
 class AdminFront:
     """Serves ``Admin`` on a port of its own; lives on the event loop's thread."""
 
@@ -105,6 +109,8 @@ class AdminFront:
         allowed_hosts: Sequence[str] = (),
         limits: HttpLimits | None = None,
         access_log: bool = False,
+        more: Sequence[Route] = (),
+        stream: Callable[[], Table] = _no_stream,
     ) -> None:
         """Prepare a front on ``host``:``port``; port 0 takes any free one.
 
@@ -116,10 +122,12 @@ class AdminFront:
             allowed_hosts: further names that clients may ask for it by, see ``HostCheck``.
             limits: what a silent client may hold; bodies have limits of their own.
             access_log: whether each request is logged.
+            more: routes of other parts.
+            stream: what became of the predictions.
         """
         self._limits: Final = limits or HttpLimits()
         self._app: Final = application_of(
-            [*AdminEndpoints(admin).routes(), *docs_routes(admin_document(version))],
+            [*AdminEndpoints(admin, stream).routes(), *more, *docs_routes(admin_document(version))],
             write_access_log if access_log else None,
             [Middleware(HostCheck, names=(host, *allowed_hosts))],
         )
@@ -148,8 +156,9 @@ class AdminFront:
 class AdminEndpoints:
     """The handlers, each named by what it does."""
 
-    def __init__(self, admin: Admin) -> None:
+    def __init__(self, admin: Admin, stream: Callable[[], Table]) -> None:
         self._admin: Final = admin
+        self._stream: Final = stream
 
     def routes(self) -> list[Route]:
         """The routes of all handlers."""
@@ -176,6 +185,7 @@ class AdminEndpoints:
             ("PUT", label, self.set_label),
             ("DELETE", label, _deleted(admin.remove_label)),
             ("POST", f"{model}/golden", self.record_golden),
+            ("GET", "/admin/stream", self.stream),
             ("GET", "/admin/history", self.history),
             ("GET", "/admin/history/verify", self.verify_journal),
             ("POST", "/admin/diff", self.diff),
@@ -222,6 +232,10 @@ class AdminEndpoints:
     async def verify_journal(self, request: Request) -> Response:
         """Whether the record of changes is as it was written."""
         return json_response(await self._admin.verify_journal())
+
+    async def stream(self, request: Request) -> Response:
+        """What became of the predictions: how each sink fares, and its account of each model."""
+        return json_response(self._stream())
 
     async def diff(self, request: Request) -> Response:
         """What ``apply`` would change."""

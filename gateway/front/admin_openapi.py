@@ -2,6 +2,8 @@
 
 from typing import Any, Final
 
+from gateway.front.admin_alerts import ALERT_SCHEMAS
+from gateway.front.admin_drift import DRIFT_SCHEMAS, drift_paths
 from gateway.front.admin_schemas import REASON, SCHEMAS
 from gateway.front.openapi_parts import (
     ANY_OBJECT,
@@ -19,15 +21,17 @@ _ERRORS: Final = {
     400: "the request is wrong, or the version cannot be served; the message says where and why",
     403: "the Host header names another server",
     404: "no such model, version or label, or no canary or shadow to tell of",
-    409: "not possible as things stand",
+    409: "not possible as things stand, or no predictions are kept to join labels with",
     412: "the verdict keeps the gate shut; the message is the reason",
-    413: "the body is larger than 1 MiB",
+    413: "the body is larger than 1 MiB, or than 16 MiB of labels",
     415: "the Content-Type is another",
     500: "internal error",
-    503: "not now: not ready, or shutting down",
+    503: "not now: not ready, too many subscribers or requests wait, or shutting down",
 }
 _READ: Final = (403, 404, 500)
 _CHANGE: Final = (400, 403, 404, 409, 413, 415, 500, 503)
+_LABELLED: Final = _CHANGE
+_SHARE: Final[Schema] = {"type": "number", "exclusiveMinimum": 0, "maximum": 1, "default": 1}
 
 _ACTOR: Final[Schema] = {
     "name": "X-Actor",
@@ -128,6 +132,25 @@ def _shadow_paths(shadow: str) -> dict[str, Schema]:
     }
 
 
+def _alert_paths(alerts: str) -> dict[str, Schema]:
+    answer, why = ref("ModelAlerts"), ref("Reason")
+    end = _end("Alerts", "End a silence before its time")
+    end["responses"]["200"]["content"]["application/json"]["schema"] = answer
+    return {
+        "/admin/alerts": {
+            "get": _read("Alerts", "How the alerts stand, of all models", array_of(answer))
+        },
+        alerts: {"get": _read("Alerts", "How the alerts stand", answer)},
+        f"{alerts}/acknowledge": {
+            "post": _change("Alerts", "Say that you know of the open episode", answer, why)
+        },
+        f"{alerts}/silence": {
+            "put": _change("Alerts", "Tell nobody for some time", answer, ref("Silence")),
+            "delete": end,
+        },
+    }
+
+
 def _record_paths() -> dict[str, Schema]:
     history = operation_of(
         "Record", "What was changed, the newest first", array_of(ref("HistoryEntry")), (400, 403)
@@ -152,10 +175,48 @@ def _record_paths() -> dict[str, Schema]:
     for operation in (diff, apply):
         operation["requestBody"]["content"]["application/toml"] = {"schema": text()}
     return {
+        "/admin/stream": {
+            "get": operation_of("Stream", "What became of the predictions", ref("Stream"), (403,))
+        },
         "/admin/diff": {"post": diff},
         "/admin/apply": {"post": apply},
         "/admin/history": {"get": history},
         "/admin/history/verify": {"get": verify},
+    }
+
+
+def _watch_paths(model: str) -> dict[str, Schema]:
+    stream = operation_of("Predictions", "Watch predictions go by", {}, (400, 403, 404, 500, 503))
+    stream["responses"]["200"]["content"] = {
+        "text/event-stream": {
+            "schema": text(
+                "server-sent events, data in JSON: columns (names of features) before the first "
+                "prediction of a version, prediction for each request, dropped (how many were "
+                "lost on the way to this client since the last such event), end"
+            )
+        }
+    }
+    stream["parameters"] = [
+        _query("sample", {**_SHARE, "description": "of the requests that is wanted; 1 for all"}),
+        _query("fields", text("tensors and features that are wanted, with commas; all else")),
+        _query("limit", integer("predictions after which it ends; without, it does not", 1)),
+    ]
+    take = operation_of(
+        "Predictions", "Tell what was true", ref("LabelOutcomes"), _LABELLED, ref("Labels")
+    )
+    take["description"] = (
+        "Labels are joined with predictions by the request's id, whichever comes first. As CSV and "
+        "Parquet they are columns: id, value, and maybe row and time. Sending them again does no "
+        "harm."
+    )
+    for kind in ("application/x-ndjson", "text/csv", "application/vnd.apache.parquet"):
+        take["requestBody"]["content"][kind] = {"schema": text()}
+    return {
+        f"{model}/stream": {"get": stream},
+        f"{model}/labels": {
+            "get": _read("Predictions", "What became of labels", ref("LabelReport")),
+            "post": take,
+        },
     }
 
 
@@ -180,7 +241,10 @@ def admin_document(version: str) -> dict[str, Any]:
         **_model_paths(model),
         **_canary_paths(f"{model}/canary"),
         **_shadow_paths(f"{model}/shadow"),
+        **_alert_paths(f"{model}/alerts"),
+        **drift_paths(model),
         **_record_paths(),
+        **_watch_paths(model),
         **_own_paths(),
     }
     return document_of(
@@ -188,6 +252,6 @@ def admin_document(version: str) -> dict[str, Any]:
         "onnx-gateway admin",
         "Which version of a model serves, which is tried, and who changed it",
         paths,
-        SCHEMAS,
+        {**SCHEMAS, **ALERT_SCHEMAS, **DRIFT_SCHEMAS},
         _ERRORS,
     )

@@ -124,8 +124,8 @@ async def read_object(request: Request) -> dict[str, Any]:
         RequestTooLarge: it has more than ``MAX_BODY_BYTES``.
         RequestCancelled: the client left.
     """
-    _require(request, _JSON)
-    return _json_object(await _body(request))
+    media_type(request, _JSON)
+    return _json_object(await read_body(request))
 
 
 async def read_document(request: Request) -> tuple[dict[str, Any], str]:
@@ -134,12 +134,12 @@ async def read_document(request: Request) -> tuple[dict[str, Any], str]:
     JSON has the reason under its key ``reason``, TOML beside it, as the query parameter. Raises
     what ``read_object`` does.
     """
-    if _require(request, _JSON, _TOML) == _JSON:
-        document = _json_object(await _body(request))
+    if media_type(request, _JSON, _TOML) == _JSON:
+        document = _json_object(await read_body(request))
         return document, reason("reason", document.pop("reason", ""))
     query = read_query(request, {"reason": reason})
     try:
-        return tomllib.loads((await _body(request)).decode()), query.get("reason", "")
+        return tomllib.loads((await read_body(request)).decode()), query.get("reason", "")
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise MalformedRequest(f"malformed TOML: {error}") from None
     except RecursionError:
@@ -152,12 +152,12 @@ async def read_reason(request: Request) -> str:
     Raises ``MalformedRequest`` where a body came, because proxies may drop it on their way.
     """
     query = read_query(request, {"reason": reason})
-    if await _body(request):
+    if await read_body(request):
         raise MalformedRequest("a DELETE has no body; its reason is given as ?reason=...")
     return str(query.get("reason", ""))
 
 
-def _require(request: Request, *kinds: str) -> str:
+def media_type(request: Request, *kinds: str) -> str:
     """The body's media type, one of ``kinds``. Raises ``HTTPException`` 415."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in kinds:
@@ -169,14 +169,15 @@ def _require(request: Request, *kinds: str) -> str:
     return kind
 
 
-async def _body(request: Request) -> bytes:
+async def read_body(request: Request, most: int = MAX_BODY_BYTES) -> bytes:
+    """The body. Raises ``RequestTooLarge`` over ``most`` bytes, ``RequestCancelled``."""
     body = bytearray()
     try:
         async for chunk in request.stream():
             body += chunk
-            if len(body) > MAX_BODY_BYTES:
+            if len(body) > most:
                 raise RequestTooLarge(
-                    f"the request body is larger than {MAX_BODY_BYTES} bytes, the limit here"
+                    f"the request body is larger than {most} bytes, the limit here"
                 )
     except ClientDisconnect:
         raise RequestCancelled("the client left before its request was complete") from None

@@ -21,6 +21,24 @@ _VERDICTS: Final[Schema] = {
     "enum": ["pass", "fail", "inconclusive", "running"],
 }
 _NUMBER: Final[Schema] = {"type": "number"}
+_COUNTS: Final[Schema] = {
+    "type": "object",
+    "additionalProperties": integer(),
+    "description": "by reason",
+}
+
+
+#: ``received`` is the sum of the others.
+_OUTCOMES: Final[dict[str, Schema]] = {
+    "received": integer("labels"),
+    "joined": integer("brought together with their prediction"),
+    "corrected": integer("took the place of an earlier label with another value"),
+    "duplicate": integer("said the same again; ignored"),
+    "late": integer("their prediction is not held any more"),
+    "row_missing": integer("their request has several rows, and they name none"),
+    "unmatched": integer("no such prediction came in time"),
+    "waiting": integer("for their prediction"),
+}
 
 
 def _share(description: str) -> Schema:
@@ -228,6 +246,61 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "description": "seconds to wait for so many; there may be fewer then",
         },
     ),
+    "Stream": object_of(
+        ["served", "sinks"],
+        served=array_of(
+            object_of(
+                ["model", "version", "rows"],
+                model=text(),
+                version=text(),
+                rows=integer("answered, over all of its loads"),
+            )
+        ),
+        sinks=array_of(ref("Sink")),
+    ),
+    "Sink": object_of(
+        [
+            "sink",
+            "type",
+            "state",
+            "models",
+            "buffered_bytes",
+            "buffer_bytes",
+            "retries",
+            "last_error",
+            "last_error_at",
+            "last_delivery_at",
+            "accounts",
+        ],
+        sink=text(),
+        type=text(),
+        state={
+            "type": "string",
+            "enum": ["new", "up", "down"],
+            "description": "how the last try to deliver went; new before the first",
+        },
+        models=array_of(text("a pattern")),
+        buffered_bytes=integer("of what waits"),
+        buffer_bytes=integer("of what may wait; what comes beyond that is dropped"),
+        retries=integer("tries that followed a failed one"),
+        last_error=text("of the last failure or refusal; empty where there was none"),
+        last_error_at={"type": ["string", "null"], "description": "UTC, RFC 3339"},
+        last_delivery_at={"type": ["string", "null"], "description": "UTC, RFC 3339"},
+        accounts=array_of(ref("Account")),
+    ),
+    "Account": {
+        **object_of(
+            ["model", "served", "sampled_out", "dropped", "delivered", "lost", "buffered"],
+            model=text(),
+            served=integer("rows answered since the sink was there"),
+            sampled_out=integer("not published, by the model's sampling rate"),
+            dropped=_COUNTS,
+            delivered=integer(),
+            lost=_COUNTS,
+            buffered=integer("on their way"),
+        ),
+        "description": "in rows: served = sampled_out + dropped + delivered + lost + buffered",
+    },
     "HistoryEntry": object_of(
         [
             "seq",
@@ -279,4 +352,28 @@ SCHEMAS: Final[dict[str, Schema]] = {
         ["model", "field"], **{"model": text(), "field": text(), "from": {}, "to": {}}
     ),
     "Changes": object_of(["changes"], changes=array_of(ref("Change"))),
+    "TrueLabel": object_of(
+        ["id", "value"],
+        id=text("the request's"),
+        value={"description": "a number, true or false, text, or a list of numbers"},
+        row=integer("the place of the row in the request; for one of several rows"),
+        time={"description": "when it became known: Unix seconds or ISO 8601"},
+    ),
+    "Labels": object_of(["labels"], labels=array_of(ref("TrueLabel"))),
+    "LabelOutcomes": object_of(list(_OUTCOMES), **_OUTCOMES),
+    "LabelReport": object_of(
+        ["model", "settings", *_OUTCOMES, "held", "too_late"],
+        model=text(),
+        settings={
+            "type": ["object", "null"],
+            "description": "how predictions are kept, [labels] of model.toml; null where not",
+        },
+        **_OUTCOMES,
+        held=integer("predictions (rows) that are kept for labels"),
+        too_late={
+            "type": "object",
+            "additionalProperties": integer(),
+            "description": "joined rows whose window was closed already, by who says so",
+        },
+    ),
 }

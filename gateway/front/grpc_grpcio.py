@@ -22,6 +22,7 @@ from gateway.front.grpc_infer import Dispatcher
 from gateway.front.grpc_options import GrpcOptions, TlsFiles
 from gateway.front.grpc_service import GrpcService, SharedMemoryRegions
 from gateway.front.grpc_tls import read_file, server_context
+from gateway.front.live_feed import LiveStream
 from gateway.front.unix_socket import claim
 
 #: grpcio's end of a call whose messages stay bytes.
@@ -41,12 +42,18 @@ class GrpcioFront:
         service: ControlService,
         shared_memory: SharedMemoryRegions,
         options: GrpcOptions,
+        live: LiveStream | None = None,
     ) -> None:
         self.port = options.port
         self._options: Final = options
         self._limit: Final = MessageLimit(options.max_message_bytes)
         self._service: Final = GrpcService(
-            dispatcher, service, shared_memory, self._limit, access_log=options.access_log
+            dispatcher,
+            service,
+            shared_memory,
+            self._limit,
+            access_log=options.access_log,
+            live=live,
         )
         self._server: grpc.aio.Server | None = None
 

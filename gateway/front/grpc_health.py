@@ -1,7 +1,7 @@
 """The services that every gRPC server is expected to have: health and reflection."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -87,14 +87,15 @@ class Health:
 class Reflection:
     """``grpc.reflection``, v1alpha and v1: the descriptors of all services that are offered."""
 
-    def __init__(self) -> None:
+    def __init__(self, more: Sequence[str] = ()) -> None:
+        """Tell of the protocol's service, of health, and of the services ``more``."""
         pool = DescriptorPool()
         for file in FILES:
             pool.Add(file)
         for module in (health_pb2, reflection_pb2):
             pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
         self._servicer: Final = reflection.aio.ReflectionServicer(  # type: ignore[attr-defined]  # untyped
-            [SERVICE, HEALTH, REFLECTION], pool
+            [SERVICE, HEALTH, REFLECTION, *more], pool
         )
 
     def methods(self) -> dict[str, Method]:

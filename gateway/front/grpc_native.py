@@ -17,6 +17,7 @@ from gateway.front.grpc_control import ControlService
 from gateway.front.grpc_options import GrpcOptions
 from gateway.front.grpc_service import GrpcService, SharedMemoryRegions
 from gateway.front.grpc_tls import server_context
+from gateway.front.live_feed import LiveStream
 from gateway.front.unix_socket import claim
 
 _logger: Final = logging.getLogger("gateway.front.grpc")
@@ -43,6 +44,7 @@ class NativeFront:
         service: ControlService,
         shared_memory: SharedMemoryRegions,
         options: GrpcOptions,
+        live: LiveStream | None = None,
     ) -> None:
         self.port = options.port
         self._options: Final = options
@@ -52,6 +54,7 @@ class NativeFront:
             shared_memory,
             MessageLimit(options.max_message_bytes),
             access_log=options.access_log,
+            live=live,
         )
         self._dispatcher: Final = dispatcher
         self._connections: Final[set[NativeConnection]] = set()

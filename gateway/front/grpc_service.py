@@ -11,9 +11,11 @@ from gateway.front.grpc_control import (
 )
 from gateway.front.grpc_health import Health, Reflection
 from gateway.front.grpc_infer import Dispatcher, Inference
+from gateway.front.grpc_predictions import PredictionCalls
 from gateway.front.grpc_stream import InferStreams
+from gateway.front.live_feed import LiveStream
 from gateway.front.wire_proto import SharedMemory
-from gateway.protos import SERVICE
+from gateway.protos import SERVICE, STREAM_SERVICE
 
 
 class SharedMemoryRegions(SharedMemory, SharedMemoryRegistry, Protocol):
@@ -30,6 +32,7 @@ class GrpcService:
     Args:
         access_log: whether each unary call of the protocol's service is logged to
             ``gateway.access``, one line when it ends.
+        live: the predictions that clients may watch; ``None`` where they may not.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class GrpcService:
         limit: MessageLimit,
         *,
         access_log: bool = False,
+        live: LiveStream | None = None,
     ) -> None:
         self.inference: Final = Inference(dispatcher, shared_memory, limit)
         self._streams: Final = InferStreams(self.inference)
@@ -51,7 +55,11 @@ class GrpcService:
             for name, handler in unary.items()
         }
         methods[f"/{SERVICE}/ModelStreamInfer"] = StreamMethod(self._streams.serve)
-        self.methods: Final = methods | self._health.methods() | Reflection().methods()
+        methods |= self._health.methods()
+        if live is not None:
+            methods |= PredictionCalls(live).methods()
+        reflection = Reflection([STREAM_SERVICE] if live is not None else [])
+        self.methods: Final = methods | reflection.methods()
 
     def drain(self) -> None:
         """Refuse new inference, tell health's watchers, and let open streams run out."""

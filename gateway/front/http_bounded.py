@@ -17,10 +17,13 @@ MAX_CONNECTIONS: Final = 256
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection of a port for operators. All methods run on the event loop's thread."""
+    """One connection of a port for operators. All methods run on the event loop's thread.
+
+    A response that nobody takes may end it: ``scope["state"]["abort"]``.
+    """
 
     def __init__(self, limits: HttpLimits, config: Config, server_state: ServerState) -> None:
-        super().__init__(config, server_state, {})
+        super().__init__(config, server_state, {"abort": self._abort})
         self.timeout_keep_alive = limits.keep_alive_timeout_s  # type: ignore[assignment]
         self._limits: Final = limits
         self._head_since: float | None = None
@@ -33,6 +36,9 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_made(transport)  # type: ignore[arg-type]
         if len(self.connections) > MAX_CONNECTIONS:
             self.transport.abort()
+
+    def _abort(self) -> None:
+        self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, unless a head has grown too large."""

@@ -460,7 +460,7 @@ class Lane:
         for number, start in enumerate(starts):
             stop = min(start + self.max_rows, bound.rows)
             buffers = slice_rows(bound.inputs, bound.group.shapes, start, stop)
-            part = SlicePart(slices, number)
+            part = SlicePart(slices, number, start)
             ticket = Ticket(bound.group, stop - start, buffers, part, deadline_ns, level)
             if not self._queue.put(ticket, now_ns):
                 raise InferenceFailed(f"{self.label} closed its queue while accepting a request")

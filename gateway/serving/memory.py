@@ -1,8 +1,9 @@
 """How much memory this process has, how much more it can get, and that it gives back the rest."""
 
+import asyncio
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -13,6 +14,9 @@ _STATM: Final = Path("/proc/self/statm")
 #: thread asks, where what is freed stays: over loads and unloads of 25 MB memory grew by 200 MB.
 _M_MMAP_THRESHOLD: Final = -3
 LARGE_BLOCK_BYTES: Final = 4 << 20
+
+#: Seconds between two times that freed memory is given back.
+PAUSE_S: Final = 2.0
 
 #: Bytes that are left to everybody else: the requests in flight, the system.
 RESERVE_BYTES: Final = 64 << 20
@@ -109,6 +113,47 @@ def give_back_free_memory() -> None:
     trim = _allocator("malloc_trim")
     if trim is not None:
         trim(0)
+
+
+class FreeMemory:
+    """Gives back what unloads have freed, at most once in ``PAUSE_S``.
+
+    While it is given back nobody gets memory, so whoever is answered meanwhile waits a few
+    milliseconds. For the event loop's thread; the work is done on another one.
+
+    Args:
+        loop: where it is put off.
+        give_back: what is done; ``give_back_free_memory`` unless a test asks for another.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        give_back: Callable[[], None] = give_back_free_memory,
+    ) -> None:
+        self._loop = loop
+        self._give_back = give_back
+        self._resting: asyncio.TimerHandle | None = None
+        self._wanted = False
+
+    def freed(self) -> None:
+        """Something was unloaded: give it back now, or once the pause is over."""
+        if self._resting is not None:
+            self._wanted = True
+            return
+        self._resting = self._loop.call_later(PAUSE_S, self._rested)
+        self._loop.run_in_executor(None, self._give_back)
+
+    def _rested(self) -> None:
+        self._resting = None
+        if self._wanted:
+            self._wanted = False
+            self.freed()
+
+    def close(self) -> None:
+        """Nothing more is given back."""
+        if self._resting is not None:
+            self._resting.cancel()
 
 
 def _allocator(function: str) -> Any:

@@ -8,6 +8,7 @@ from gateway.errors import ConfigError
 from gateway.serving.settings import (
     AVAILABILITY,
     IN_PLACE,
+    LabelSettings,
     ModelSettings,
     StreamSettings,
     TensorSettings,
@@ -99,6 +100,16 @@ def _stream(where: str, value: Any) -> StreamSettings:
     return StreamSettings(**read_table(table(where, value), _STREAM_FIELDS, f"{where}."))
 
 
+def _labels(where: str, value: Any) -> LabelSettings:
+    return LabelSettings(**read_table(table(where, value), _LABEL_FIELDS, f"{where}."))
+
+
+def _hours(where: str, value: Any) -> float:
+    if not 0 < number(where, value) <= _MOST_HOURS:
+        raise wrong(where, f"hours above 0 and at most {_MOST_HOURS}", value)
+    return float(value)
+
+
 def _size(where: str, value: Any) -> int:
     return _ANY_SIZE.parse(value, where)
 
@@ -136,6 +147,16 @@ _STREAM_FIELDS: Final[dict[str, Check]] = {
     "redact": list_of(text),
 }
 
+#: Ten years.
+_MOST_HOURS: Final = 87_600
+
+_LABEL_FIELDS: Final[dict[str, Check]] = {
+    "hold_rows": integer(1),
+    "hold_hours": _hours,
+    "wait_hours": _hours,
+    "outputs": list_of(text),
+}
+
 _VALIDATION_FIELDS: Final[dict[str, Check]] = {
     "golden": boolean,
     "require_golden": boolean,
@@ -165,6 +186,7 @@ _FIELDS: Final[dict[str, Check]] = {
     "warmup": text,
     "validation": _validation,
     "stream": _stream,
+    "labels": _labels,
     "version_policy": _version_policy,
     "swap_policy": choice(AVAILABILITY, IN_PLACE),
     "model_filename": text,

@@ -66,6 +66,23 @@ class StreamSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelSettings:
+    """How the predictions of a model are kept for labels, the truth that comes later.
+
+    Attributes:
+        hold_rows: most predictions (rows) that are kept, the newest.
+        hold_hours: how long one is kept.
+        wait_hours: how long a label waits for a prediction that is not there yet.
+        outputs: the outputs that are kept, ``()`` for all that are published.
+    """
+
+    hold_rows: int = 200_000
+    hold_hours: float = 168.0
+    wait_hours: float = 1.0
+    outputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ValidationSettings:
     """What a new version must pass before it serves.
 
@@ -119,6 +136,7 @@ class ModelSettings:
             directory.
         validation: what a new version must pass.
         stream: what of its predictions is published.
+        labels: how its predictions are kept for labels; ``None`` keeps none.
         swap_policy: whether a version is loaded beside the one that it replaces
             (``AVAILABILITY``), or after that one is unloaded (``IN_PLACE``).
         model_filename: the model file's name inside a version's directory.
@@ -147,6 +165,7 @@ class ModelSettings:
     golden: Path | None = None
     validation: ValidationSettings = ValidationSettings()
     stream: StreamSettings = StreamSettings()
+    labels: LabelSettings | None = None
     version_policy: VersionPolicy = VersionPolicy()
     swap_policy: str = AVAILABILITY
     model_filename: str = "model.onnx"

@@ -80,13 +80,14 @@ class Slices:
 
 
 class SlicePart:
-    """The sink of one slice."""
+    """The sink of one slice, whose first row is the request's row ``first_row``."""
 
-    __slots__ = ("_number", "_slices")
+    __slots__ = ("_number", "_slices", "first_row")
 
-    def __init__(self, slices: Slices, number: int) -> None:
+    def __init__(self, slices: Slices, number: int, first_row: int = 0) -> None:
         self._slices = slices
         self._number = number
+        self.first_row = first_row
 
     def complete(self, arrays: list[Array]) -> None:
         """Hand the outputs on, with the slice's number."""

@@ -28,6 +28,7 @@ class Column:
         features: the names of what lies along its last axis, ``()`` where they have none.
         kept: which of those are published, ``None`` for all.
         redacted: which of those that are published are blanked; ``None`` for the whole tensor.
+        shape: what the signature says of one row as it is published, ``-1`` where any size goes.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Column:
     features: tuple[str, ...] = ()
     kept: tuple[int, ...] | None = None
     redacted: tuple[int, ...] | None = ()
+    shape: tuple[int, ...] = ()
 
     def copy(self, array: Array, rows: int, chosen: Array | None) -> Array:
         """A copy of the published part of ``array``.
@@ -178,7 +180,15 @@ def _column(
         features,
         None if kept is None else tuple(kept),
         None if blanked is None else tuple(blanked),
+        _row_shape(spec, kept),
     )
+
+
+def _row_shape(spec: TensorSpec, kept: Sequence[int] | None) -> tuple[int, ...]:
+    shape = [size for axis, size in enumerate(spec.shape) if axis != spec.batch_axis]
+    if kept is not None and shape:
+        shape[-1] = len(kept)
+    return tuple(shape)
 
 
 def _all(spec: TensorSpec) -> Sequence[int]:

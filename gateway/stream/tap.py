@@ -8,9 +8,12 @@ from typing import Final, Protocol
 
 import numpy as np
 
+from gateway.errors import ConfigError
 from gateway.serving.lane import Batch
 from gateway.serving.loaded import LoadedModel
 from gateway.serving.onnx.slot import Slot
+from gateway.serving.settings import LabelSettings
+from gateway.serving.slices import SlicePart
 from gateway.stream.block import Block, Int64s
 from gateway.stream.columns import Columns, columns_of
 from gateway.stream.subscription import Subscription
@@ -38,10 +41,12 @@ class StreamTap:
     Attributes:
         served: rows answered since the version was loaded.
         published: rows that were made blocks of.
+        labels: how they are kept for labels, ``None`` where they are not.
         subscriptions: who gets the blocks.
 
     Raises:
-        ConfigError: the model's stream settings name a tensor or feature that it does not have.
+        ConfigError: the model's stream settings name a tensor or feature that it does not have, or
+            its label settings an output that is not published.
     """
 
     def __init__(
@@ -55,12 +60,15 @@ class StreamTap:
         self.model: Final = loaded.name
         self.version: Final = loaded.version
         self.columns: Final[Columns] = columns_of(loaded.signature, settings)
+        self.labels: Final[LabelSettings | None] = loaded.settings.labels
         self.served = 0
         self.published = 0
         self.subscriptions: tuple[Subscription, ...] = ()
         self._sample: Final = settings.sample
         self._chance: Final = chance or Random()
         self._wall_clock: Final = wall_clock
+        self._loaded_ms: Final = int(wall_clock() * 1000)
+        _check_labels(self.labels, self.columns)
         self._broken = False
 
     def batch(self, batch: Batch, slot: Slot, arrays: list[Array], ended_ns: int) -> None:
@@ -143,6 +151,9 @@ class StreamTap:
         if any(subscription.wants_event_ids for subscription in self.subscriptions):
             headers = (ticket.sink.header(EVENT_ID_HEADER) for ticket in tickets)
             event_ids = ["" if h is None else h.decode("latin-1") for h in headers]
+        first_rows = None
+        if ids is not None and any(type(ticket.sink) is SlicePart for ticket in tickets):
+            first_rows = [getattr(ticket.sink, "first_row", 0) for ticket in tickets]
         given = slot.inputs(batch)
         return Block(
             self.model,
@@ -163,4 +174,20 @@ class StreamTap:
                 column.name: column.copy(arrays[column.index], batch.rows, rows)
                 for column in self.columns.outputs
             },
+            first_rows=first_rows,
+            loaded_ms=self._loaded_ms,
+        )
+
+
+def _check_labels(settings: LabelSettings | None, columns: Columns) -> None:
+    published = [column.name for column in columns.outputs]
+    for name in settings.outputs if settings is not None else ():
+        if name not in published:
+            raise ConfigError(
+                f"labels.outputs: '{name}' is no output that is published; those are "
+                f"{', '.join(published) or 'none'}"
+            )
+    if settings is not None and not published:
+        raise ConfigError(
+            "labels: predictions are kept for their outputs, and [stream] publishes none"
         )

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.commands import show
-from tests.front.fake_admin import ENTRIES, REPORT, STATUS, VERDICT, entry, share
+from tests.front.fake_admin import ENTRIES, REPORT, STATUS, STREAM, VERDICT, entry, share
 
 LONG = "word " * 50
 
@@ -151,6 +151,19 @@ def test_the_worst_pairs_show_the_first_elements() -> None:
         "   shadow   x  FP32   1    nan",
     ]
     assert show.worst([]) == "no pair disagrees"
+
+
+def test_a_sink_is_shown_with_its_account_of_each_model() -> None:
+    assert lines(show.sinks(STREAM)) == [
+        "logger (cloud_events)",
+        "  state   down, 7 retries",
+        "  models  digits, fr*",
+        "  buffer  4,096 of 16,384 bytes (25%)",
+        "  error   2026-01-31 12:00:00  http://logger: Connection refused",
+        "  model   served  delivered  buffered  sampled out  dropped                  lost",
+        "  digits  1,200   900        48        200          50 buffer_full, 2 rerun  0",
+    ]
+    assert show.sinks({"sinks": []}).startswith("there are no sinks")
 
 
 def test_history_has_a_line_for_each_entry() -> None:

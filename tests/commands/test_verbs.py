@@ -18,7 +18,7 @@ from gateway.control.state_store import StateStore
 from gateway.control.traffic import CanaryPlan, ShadowPlan
 from gateway.errors import Conflict, ShuttingDown
 from tests.commands.conftest import Command
-from tests.front.fake_admin import ENTRIES, REPORT, STATUS, VERDICT, FakeAdmin
+from tests.front.fake_admin import ENTRIES, REPORT, STATUS, STREAM, VERDICT, FakeAdmin
 from tests.front.running_admin import RunningAdmin
 
 # What is changed
@@ -264,6 +264,12 @@ def test_the_shadows_report_and_its_worst_pairs(command: Command, admin: FakeAdm
     assert command.json("shadow", "digits") == REPORT
     admin.worst = [{"inputs": [], "primary": [], "shadow": [], "distance": 0.5}]
     assert command.json("shadow", "digits", "--worst") == admin.worst
+
+
+def test_sinks_are_shown_and_one_that_is_down_may_be_an_exit_code(command: Command) -> None:
+    assert command.json("sinks") == STREAM
+    assert command("sinks").startswith("logger (cloud_events)\n")
+    assert command("sinks", "--exit-code", code=1).startswith("logger (cloud_events)\n")
 
 
 def test_history_may_be_narrowed(command: Command, admin: FakeAdmin) -> None:

@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,80 @@ def test_any_traffic_and_any_event_come_back_as_they_were(
     with tempfile.TemporaryDirectory() as directory:
         on_store(Path(directory), write)
         on_store(Path(directory), look)
+
+
+def test_documents_are_kept_by_kind_and_key_with_what_led_to_them(place: Path | None) -> None:
+    async def keep(store: StateStore) -> None:
+        await store.keep("episode", {"a": {"n": 1}, "b": {"n": [2, None, "größe"]}}, PROMOTE)
+        await store.keep("silence", {"a": {"n": 3}}, None)
+        assert await store.kept("episode") == {"a": {"n": 1}, "b": {"n": [2, None, "größe"]}}
+        await store.keep("episode", {"a": {"n": 4}, "b": None, "c": None}, None)
+        assert await store.kept("episode") == {"a": {"n": 4}}
+        assert await store.kept("silence") == {"a": {"n": 3}}
+        assert await store.kept("other") == {}
+        assert [entry.event for entry in await store.history()] == [PROMOTE]
+        assert (await store.verify()).intact
+
+    on_store(place, keep)
+
+
+def test_what_cannot_be_written_changes_no_document(tmp_path: Path) -> None:
+    async def keep(store: StateStore) -> None:
+        await store.keep("episode", {"a": {}}, PROMOTE)
+        with pytest.raises(InvalidRequest):
+            await store.keep("episode", {"a": None}, replace(PROMOTE, model="\ud800"))
+        with pytest.raises(ValueError, match="Out of range"):
+            await store.keep("episode", {"a": {"n": float("nan")}}, PROMOTE)
+
+    async def look(store: StateStore) -> None:
+        assert await store.kept("episode") == {"a": {}}
+        assert len(await store.history()) == 1
+
+    on_store(tmp_path, keep)
+    on_store(tmp_path, look)
+
+
+def test_a_failure_in_the_middle_writes_neither_document_nor_entry(tmp_path: Path) -> None:
+    async def fail(store: StateStore) -> None:
+        await store.keep("episode", {"a": {"n": 1}}, PROMOTE)
+        edit(tmp_path, "DROP TABLE head")
+        with pytest.raises(StateUnavailable, match="nothing was"):
+            await store.keep("episode", {"a": {"n": 2}}, PROMOTE)
+        assert await store.kept("episode") == {"a": {"n": 1}}
+
+    on_store(tmp_path, fail)
+
+
+def test_a_document_that_was_damaged_is_told(tmp_path: Path) -> None:
+    async def keep(store: StateStore) -> None:
+        await store.keep("episode", {"a": {}}, None)
+
+    async def look(store: StateStore) -> None:
+        await store.kept("episode")
+
+    on_store(tmp_path, keep)
+    for content, told in (("{", "cannot be read"), ("[]", "is no table")):
+        edit(tmp_path, f"UPDATE document SET content = '{content}'")
+        with pytest.raises(ConfigError, match=told):
+            on_store(tmp_path, look)
+
+
+def test_a_file_of_the_release_before_gets_the_new_table_and_keeps_all_else(
+    tmp_path: Path,
+) -> None:
+    filled(tmp_path, entries=3)
+    with closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as database:
+        database.execute("DROP TABLE document")
+        database.execute("PRAGMA user_version = 1")
+    assert verify_directory(tmp_path).entries == 3
+
+    async def look(store: StateStore) -> None:
+        assert (await store.load())["iris"].stable == "3"
+        assert (await store.verify()).entries == 3
+        await store.keep("episode", {"a": {}}, PROMOTE)
+        assert (await store.verify()).entries == 4
+
+    on_store(tmp_path, look)
 
 
 def test_history_is_of_a_model_newest_first_and_in_pages(place: Path | None) -> None:
@@ -391,9 +466,9 @@ def test_a_directory_that_is_a_file(tmp_path: Path) -> None:
 
 def test_a_file_of_a_later_release(tmp_path: Path) -> None:
     filled(tmp_path)
-    edit(tmp_path, "PRAGMA user_version = 2")
+    edit(tmp_path, "PRAGMA user_version = 3")
     before = (tmp_path / FILE_NAME).read_bytes()
-    assert "written by a later release of onnx-gateway (schema 2; this one knows up to 1)" in (
+    assert "written by a later release of onnx-gateway (schema 3; this one knows up to 2)" in (
         refusal(tmp_path)
     )
     assert (tmp_path / FILE_NAME).read_bytes() == before

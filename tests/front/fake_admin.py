@@ -56,6 +56,93 @@ GATES: list[dict[str, Any]] = [
     },
 ]
 
+FINDING: dict[str, Any] = {
+    "subject": "price",
+    "test": "psi",
+    "value": 0.41,
+    "p_value": None,
+    "threshold": 0.2,
+    "level": "drifted",
+    "detail": "",
+}
+
+DRIFT: dict[str, Any] = {
+    "model": "digits",
+    "versions": [
+        {
+            "version": "1",
+            "state": "watching",
+            "reason": "",
+            "level": "drifted",
+            "windows": 13,
+            "rows": 6500,
+            "reports": [
+                {
+                    "number": 12,
+                    "began": 1.0,
+                    "ended": 2.0,
+                    "rows": 500,
+                    "level": "drifted",
+                    "findings": [FINDING],
+                }
+            ],
+        }
+    ],
+}
+
+EPISODE: dict[str, Any] = {
+    "id": "7e0e2c8a",
+    "model": "digits",
+    "version": "1",
+    "began": 1_760_000_000.25,
+    "alerts": ["rule:many", "subject:price"],
+    "evidence": {"window": 12, "findings": [FINDING]},
+    "firings": [
+        {
+            "action": "retrain",
+            "phase": "pending",
+            "attempts": 2,
+            "next_at": 1_760_000_060.0,
+            "result": "status 503: busy",
+        }
+    ],
+    "acknowledged": "ada",
+    "ended": None,
+    "ended_by": "",
+}
+
+ALERTS: dict[str, Any] = {
+    "model": "digits",
+    "serving": "1",
+    "versions": [
+        {
+            "version": "1",
+            "state": "drifted",
+            "window": 12,
+            "alerts": [
+                {"kind": "subject", "alert": "price", "state": "drifted", "finding": FINDING},
+                {"kind": "subject", "alert": "area", "state": "ok", "finding": None},
+                {
+                    "kind": "rule",
+                    "alert": "many",
+                    "state": "drifted",
+                    "finding": {
+                        **FINDING,
+                        "subject": "",
+                        "test": "drifted_share",
+                        "value": 0.5,
+                        "threshold": 0.3,
+                        "detail": "1 of 2 drifted: price",
+                    },
+                },
+            ],
+        }
+    ],
+    "episode": EPISODE,
+    "silence": {"model": "digits", "until": 1_760_003_600.0, "by": "ada", "reason": "migration"},
+    "recent": [{**EPISODE, "ended": 1_759_000_000.0, "ended_by": "1"}],
+}
+
 VERDICT: dict[str, Any] = {
     "model": "digits",
     "version": "2",
@@ -157,7 +244,76 @@ ENTRIES = [
     entry(1, reason="better on the new data"),
 ]
 
+STREAM: dict[str, Any] = {
+    "served": [{"model": "digits", "version": "1", "rows": 1200}],
+    "sinks": [
+        {
+            "sink": "logger",
+            "type": "cloud_events",
+            "state": "down",
+            "models": ["digits", "fr*"],
+            "buffered_bytes": 4096,
+            "buffer_bytes": 16384,
+            "retries": 7,
+            "last_error": "http://logger: Connection refused",
+            "last_error_at": "2026-01-31T12:00:00.000000Z",
+            "last_delivery_at": None,
+            "accounts": [
+                {
+                    "model": "digits",
+                    "served": 1200,
+                    "sampled_out": 200,
+                    "dropped": {"buffer_full": 50, "rerun": 2},
+                    "delivered": 900,
+                    "lost": {},
+                    "buffered": 48,
+                }
+            ],
+        }
+    ],
+}
+
 VERIFIED = {"entries": 3, "intact": True, "first_broken": None, "reason": ""}
+
+
+DRIFT: dict[str, Any] = {
+    "model": "digits",
+    "versions": [
+        {
+            "version": "1",
+            "state": "watching",
+            "reason": "",
+            "level": "drifted",
+            "reference": {"name": "train.csv", "rows": 9, "made": "2026", "digest": "sha256:0"},
+            "rows_to_collect": 0,
+            "window": {"rows": 500, "seconds": None, "step": None, "min_rows": None},
+            "correction": "holm",
+            "windows": 1,
+            "rows": 512,
+            "unlike_rows": 0,
+            "reports": [
+                {
+                    "number": 0,
+                    "began": 1.5,
+                    "ended": 2.5,
+                    "rows": 500,
+                    "level": "drifted",
+                    "findings": [
+                        {
+                            "subject": "age",
+                            "test": "psi",
+                            "value": 0.5,
+                            "p_value": None,
+                            "threshold": 0.2,
+                            "level": "drifted",
+                            "detail": "",
+                        }
+                    ],
+                }
+            ],
+        }
+    ],
+}
 
 
 class FakeAdmin:
@@ -169,6 +325,7 @@ class FakeAdmin:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+        self.asked_windows = 0
         self.refusal: Exception | None = None
         self.verdict: dict[str, Any] | None = VERDICT
         self.report: dict[str, Any] | None = REPORT
@@ -178,6 +335,7 @@ class FakeAdmin:
         self.verification: dict[str, Any] = VERIFIED
         self.standing = STATUS
         self.entries = ENTRIES
+        self.alerting = ALERTS
 
     def _take(self, name: str, *arguments: Any, **keywords: Any) -> None:
         self.calls.append((name, arguments, keywords))
@@ -271,8 +429,69 @@ class FakeAdmin:
         self._take("apply", tables, **who)
         return {"changes": self.changes}
 
+    def drift(self, model: str, windows: int = 1) -> dict[str, Any]:
+        self.asked_windows = windows
+        self._take("drift", model, windows)
+        self._status(model)
+        return DRIFT
+
+    def alerts(self, model: str) -> dict[str, Any]:
+        self._take("alerts", model)
+        self._status(model)
+        return self.alerting
+
+    def all_alerts(self) -> list[dict[str, Any]]:
+        self._take("all_alerts")
+        return [self.alerting]
+
+    def _alerted(self, name: str, model: str, *arguments: Any, **who: str) -> dict[str, Any]:
+        self._changed(name, model, *arguments, **who)
+        return self.alerting
+
+    async def acknowledge(self, model: str, **who: str) -> dict[str, Any]:
+        return self._alerted("acknowledge", model, **who)
+
+    async def silence(self, model: str, for_s: float, **who: str) -> dict[str, Any]:
+        return self._alerted("silence", model, for_s, **who)
+
+    async def end_silence(self, model: str, **who: str) -> dict[str, Any]:
+        return self._alerted("end_silence", model, **who)
+
     async def record_golden(
         self, model: str, count: int, *, version: str = "", timeout_s: float
     ) -> list[dict[str, Any]]:
         self._take("record_golden", model, count, version=version, timeout_s=timeout_s)
         return self.golden[:count]
+
+
+OUTCOMES: dict[str, int] = {
+    "received": 9,
+    "joined": 3,
+    "corrected": 1,
+    "duplicate": 1,
+    "late": 1,
+    "row_missing": 1,
+    "unmatched": 1,
+    "waiting": 1,
+}
+
+
+class FakeTruth:
+    """Keeps the labels that it is given as ``(model, kind, body)``."""
+
+    def __init__(self) -> None:
+        self.given: list[tuple[str, str, bytes]] = []
+
+    async def submit(self, model: str, kind: str, body: bytes) -> dict[str, Any]:
+        self.given.append((model, kind, body))
+        return OUTCOMES
+
+    def report(self, model: str) -> dict[str, Any]:
+        settings = {"hold_rows": 200_000, "hold_hours": 168.0, "wait_hours": 1.0, "outputs": []}
+        return {
+            "model": model,
+            "settings": settings,
+            **OUTCOMES,
+            "held": 1200,
+            "too_late": {"monitor": 2},
+        }

@@ -9,7 +9,12 @@ from typing import Any, TypeVar
 import uvloop
 
 from gateway.front.admin import AdminFront
-from tests.front.fake_admin import FakeAdmin
+from gateway.front.admin_alerts import AlertEndpoints
+from gateway.front.admin_drift import DriftEndpoints
+from gateway.front.admin_live import WatchEndpoints
+from gateway.stream.live import LiveStream
+from gateway.stream.stream import PredictionStream
+from tests.front.fake_admin import STREAM, FakeAdmin, FakeTruth
 from tests.front.running_front import DEADLINE_S
 
 T = TypeVar("T")
@@ -18,8 +23,17 @@ T = TypeVar("T")
 class RunningAdmin:
     def __init__(self, **options: Any) -> None:
         self.admin = FakeAdmin()
+        self.truth = FakeTruth()
+        watch = WatchEndpoints(self.admin, LiveStream(PredictionStream(), 1), self.truth)
         self.front = AdminFront(
-            self.admin, version="1.2.3", **{"host": "127.0.0.1", "port": 0, **options}
+            self.admin,
+            version="1.2.3",
+            **{"host": "127.0.0.1", "port": 0, "stream": lambda: STREAM, **options},
+            more=[
+                *watch.routes(),
+                *AlertEndpoints(self.admin).routes(),
+                *DriftEndpoints(self.admin).routes(),
+            ],
         )
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)

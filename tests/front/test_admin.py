@@ -9,9 +9,23 @@ import pytest
 
 from gateway.errors import Conflict, LoadError, ShuttingDown, StartupError
 from gateway.front.admin import AdminEndpoints
+from gateway.front.admin_alerts import AlertEndpoints
+from gateway.front.admin_drift import DriftEndpoints
+from gateway.front.admin_live import MAX_LABELS_BYTES, WatchEndpoints
 from gateway.front.admin_openapi import admin_document
 from gateway.front.admin_request import MAX_BODY_BYTES
-from tests.front.fake_admin import ENTRIES, REPORT, STATUS, VERDICT, FakeAdmin
+from gateway.stream.live import LiveStream
+from gateway.stream.stream import PredictionStream
+from tests.front.fake_admin import (
+    ENTRIES,
+    OUTCOMES,
+    REPORT,
+    STATUS,
+    STREAM,
+    VERDICT,
+    FakeAdmin,
+    FakeTruth,
+)
 from tests.front.running_admin import RunningAdmin
 from tests.front.running_front import Answer, Wire
 from tests.front.test_http_app import references
@@ -154,6 +168,10 @@ def test_reading(client: httpx.Client, admin: FakeAdmin) -> None:
     assert client.get("/admin/history/verify").json()["intact"] is True
 
 
+def test_what_became_of_the_predictions_is_told(client: httpx.Client) -> None:
+    assert client.get("/admin/stream").json() == STREAM
+
+
 def test_history_may_be_narrowed(client: httpx.Client, admin: FakeAdmin) -> None:
     assert client.get("/admin/history").json() == ENTRIES
     assert admin.calls.pop() == ("history", ("",), {"limit": 100, "before": 0})
@@ -176,6 +194,70 @@ def test_a_wrong_query_is_refused(client: httpx.Client, query: str, message: str
     answer = client.get(f"/admin/history?{query}")
     assert answer.status_code == 400
     assert message in answer.json()["error"]
+
+
+# What was true
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["application/json", "application/x-ndjson", "text/csv", "application/vnd.apache.parquet"],
+)
+def test_labels_are_passed_on_as_they_came(running: RunningAdmin, kind: str) -> None:
+    headers = {"Content-Type": f"{kind}; charset=utf-8"}
+    answer = httpx.post(f"{running.url}{MODEL}/labels", content=b"\x00 any", headers=headers)
+    assert (answer.status_code, answer.json()) == (200, OUTCOMES)
+    assert running.truth.given.pop() == ("digits", kind, b"\x00 any")
+    report = httpx.get(f"{running.url}{MODEL}/labels").json()
+    assert (report["held"], report["joined"]) == (1200, OUTCOMES["joined"])
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "size", "status"),
+    [
+        ("digits", "text/plain", 1, 415),
+        ("digits", "application/x-www-form-urlencoded", 1, 415),
+        ("nothing", "text/csv", 1, 404),
+        ("digits", "text/csv", MAX_LABELS_BYTES + 1, 413),
+    ],
+)
+def test_labels_that_are_not_taken(
+    running: RunningAdmin, model: str, kind: str, size: int, status: int
+) -> None:
+    url = f"{running.url}/admin/models/{model}/labels"
+    answer = httpx.post(url, content=b"x" * size, headers={"Content-Type": kind})
+    assert answer.status_code == status
+    assert answer.json()["error"]
+    assert running.truth.given == []
+
+
+# What is watched
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("sample=0", "query parameter sample must be a share above 0 and at most 1, not '0'"),
+        ("sample=nan", "query parameter sample must be a share above 0"),
+        ("limit=0", "query parameter limit must be a whole number of predictions above 0"),
+        ("fields=", "query parameter fields must be names of tensors and features"),
+        ("field=x", "unknown key 'field'; did you mean 'fields'?"),
+    ],
+)
+def test_a_wrong_wish_to_watch_is_refused(client: httpx.Client, query: str, message: str) -> None:
+    answer = client.get(f"{MODEL}/stream?{query}")
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]
+
+
+def test_of_a_model_that_there_is_not_nothing_is_watched(client: httpx.Client) -> None:
+    assert client.get("/admin/models/nothing/stream").status_code == 404
+
+
+def test_whether_there_is_a_stream_may_be_asked_without_opening_it(client: httpx.Client) -> None:
+    for _ in range(3):
+        answer = client.head(f"{MODEL}/stream")
+        assert answer.headers["content-type"].startswith("text/event-stream")
 
 
 # What others read
@@ -419,7 +501,12 @@ def test_the_openapi_document_has_every_route_and_no_other() -> None:
     }
     routed = {
         (method, route.path)
-        for route in AdminEndpoints(FakeAdmin()).routes()
+        for route in (
+            *AdminEndpoints(FakeAdmin(), dict).routes(),
+            *WatchEndpoints(FakeAdmin(), LiveStream(PredictionStream(), 1), FakeTruth()).routes(),
+            *AlertEndpoints(FakeAdmin()).routes(),
+            *DriftEndpoints(FakeAdmin()).routes(),
+        )
         for method in route.methods or ()
         if method != "HEAD"
     }
@@ -461,6 +548,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "CanaryPlan": PLAN,
     "ShadowPlan": {"version": "3"},
     "Declaration": DECLARED,
+    "Labels": {"labels": [{"id": "r7", "value": 1}]},
+    "Silence": {"for_s": 60},
 }
 
 
@@ -470,7 +559,8 @@ BODIES: dict[str, dict[str, Any]] = {
         (path, method)
         for path, item in admin_document("1")["paths"].items()
         for method in item
-        if method in ("get", "post", "put", "delete") and path not in ("/docs", "/openapi.json")
+        if method in ("get", "post", "put", "delete")
+        and path not in ("/docs", "/openapi.json", "/admin/models/{model}/stream")
     ],
 )
 def test_answers_are_as_the_document_says(

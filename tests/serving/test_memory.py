@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.serving.memory import RESERVE_BYTES, available_bytes
+from gateway.serving.memory import PAUSE_S, RESERVE_BYTES, FreeMemory, available_bytes
 
 GIB = 1 << 30
 
@@ -80,3 +80,47 @@ def test_nothing_is_known_where_the_system_tells_nothing(tmp_path: Path) -> None
 def test_this_system_tells_something() -> None:
     available = available_bytes()
     assert available is None or available > 0
+
+
+class Loop:
+    """Keeps what it is to do until the test does it."""
+
+    def __init__(self):
+        self.later = []
+        self.done = 0
+
+    def call_later(self, delay_s, callback):
+        assert delay_s == PAUSE_S
+        self.later.append(callback)
+        return self
+
+    def run_in_executor(self, executor, work):
+        work()
+
+    def cancel(self):
+        self.later.clear()
+
+
+def test_what_unloads_free_is_given_back_at_once_and_then_once_in_a_while():
+    loop, given_back = Loop(), []
+    memory = FreeMemory(loop, lambda: given_back.append(True))
+    memory.freed()
+    assert len(given_back) == 1
+    for _ in range(5):
+        memory.freed()
+    assert len(given_back) == 1
+    loop.later.pop()()
+    assert len(given_back) == 2, "once for all five"
+    loop.later.pop()()
+    assert (len(given_back), loop.later) == (2, []), "and no more, nor is there a timer"
+    memory.freed()
+    assert len(given_back) == 3
+
+
+def test_after_the_end_nothing_is_given_back():
+    loop, given_back = Loop(), []
+    memory = FreeMemory(loop, lambda: given_back.append(True))
+    memory.freed()
+    memory.freed()
+    memory.close()
+    assert (len(given_back), loop.later) == (1, [])

@@ -1,0 +1,1 @@
+"""Where the prediction stream is carried to: files, HTTP, Kafka, NATS."""
