@@ -92,6 +92,11 @@ class Rollouts:
         """
         async with self._change(model, "promote", version, by, reason) as change:
             version = change.version = self.meant(model, version)
+            if version == LATEST:
+                raise ModelNotFound(
+                    f"'{LATEST}' stands for no version of model '{model}': none that its version "
+                    "policy chooses serves"
+                )
             stood_in = self._routing.stand_in(model)
             await change.load_stable(version)
             await change.take_turn()

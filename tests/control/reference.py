@@ -188,7 +188,9 @@ class Reference:
             before = [v for v in (self.stable, *self.previous) if v not in (LATEST, goal)]
             dropped = set(before) - set(dict.fromkeys(before[: self.keep]))
             wanted -= dropped - {goal, *labels.values(), shadow}
-        for version in sorted(wanted):
+        # A new stable version is loaded first: if it is not there, nothing else is either.
+        changes = goal != self.stable
+        for version in sorted(wanted, key=lambda v: (not (changes and v == goal), v)):
             if refusal := self.ensure(version):
                 return refusal
         if goal == LATEST != self.stable:

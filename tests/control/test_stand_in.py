@@ -11,7 +11,7 @@ import pytest
 from gateway.control.repository import ModelSource
 from gateway.control.stand_in import stand_ins
 from gateway.control.traffic import ModelTraffic
-from gateway.errors import Conflict, LoadError, NoAvailableVersion
+from gateway.errors import Conflict, LoadError, ModelNotFound, NoAvailableVersion
 from gateway.serving.settings import ModelSettings, VersionPolicy
 from tests.control.multiples import answer, scaled
 from tests.control.plane import ControlPlane, on_plane, until
@@ -167,6 +167,19 @@ def test_a_version_that_stands_in_and_is_decided_upon_stands_in_no_more(
         await plane.rollouts.promote("m", "2", **BY)
         with pytest.raises(Conflict, match="stable already"):
             await plane.rollouts.promote("m", "2", **BY)
+
+    on_plane(test, models.path)
+
+
+def test_where_latest_stands_for_nothing_it_cannot_be_promoted(models: ModelDirectory) -> None:
+    broken(models, "3")
+
+    async def test(plane: ControlPlane) -> None:
+        await plane.manager.start([])
+        await plane.rollouts.promote("m", "2", **BY)
+        with pytest.raises(ModelNotFound, match="'latest' stands for no version"):
+            await plane.rollouts.promote("m", "latest", **BY)
+        assert plane.rollouts.status("m")["traffic"]["stable"] == "2"
 
     on_plane(test, models.path)
 
