@@ -133,7 +133,9 @@ class Gateway:
         )
         directory = Path(config.state_dir) if config.state_dir else None
         self.live = LiveStream(self.stream, config.max_stream_subscribers)
-        self.truth = GroundTruth(directory, settings=self.stream.label_settings)
+        self.truth = GroundTruth(
+            directory, settings=self.stream.label_settings, flush=self.stream.flush
+        )
         store = StateStore(directory, fault=fault)
         self.rollouts = Rollouts(self.manager, routing, self._registry, store, fault=fault)
         self.alerting = Alerting(
@@ -389,6 +391,8 @@ class Gateway:
             )
 
     def _sample_stream(self) -> StreamSample:
+        # What waits to be published is in no account yet.
+        self.stream.flush()
         return StreamSample(
             served={(model, version): rows for model, version, rows in self.stream.served()},
             accounts=list(self.stream.accounts()),
@@ -399,6 +403,7 @@ class Gateway:
 
     def _stream_status(self) -> dict[str, object]:
         """What became of the predictions, for the admin port."""
+        self.stream.flush()
         return {
             "served": [
                 {"model": model, "version": version, "rows": rows}

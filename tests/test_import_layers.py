@@ -45,7 +45,7 @@ ALLOWED = {
     "dispatch": FOUNDATION | {"serving"},
     "front": FOUNDATION | {"serving", "dispatch", "_native"},
     "control": FOUNDATION | {"evidence", "serving", "dispatch"},
-    "stream": FOUNDATION | {"serving"},
+    "stream": FOUNDATION | {"serving", "_native"},
     "monitor": FOUNDATION | {"evidence", "serving", "stream", "_native"},
     "commands": FOUNDATION | {"control"},
     "integrations": FOUNDATION | {"serving", "dispatch", "monitor", "control"},

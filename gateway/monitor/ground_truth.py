@@ -48,6 +48,7 @@ class GroundTruth:
     Args:
         directory: where ``labels.sqlite`` is; ``None`` for a file that goes with the process.
         settings: how a model's predictions are kept now, ``None`` where they are not.
+        flush: has what was answered until now published.
         wall_clock: Unix seconds.
 
     Attributes:
@@ -59,6 +60,7 @@ class GroundTruth:
         directory: Path | None,
         *,
         settings: Callable[[str], LabelSettings | None],
+        flush: Callable[[], None],
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.subscription: Final = Subscription(
@@ -66,6 +68,7 @@ class GroundTruth:
         )
         self._directory: Final = directory
         self._settings_of: Final = settings
+        self._flush: Final = flush
         self._wall_clock: Final = wall_clock
         self._thread: Final = ThreadPoolExecutor(1, thread_name_prefix="labels")
         self._listeners: Final[list[TruthListener]] = []
@@ -116,6 +119,8 @@ class GroundTruth:
         if self._posts >= MOST_POSTS:
             raise QueueFull(f"{self._posts} requests with labels wait already, which is the most")
         self._posts += 1
+        # A label may come right behind the answer.
+        self._flush()
         try:
             return await self._run(lambda: self._take(model, kind, body))
         finally:

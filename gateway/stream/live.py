@@ -253,6 +253,7 @@ class LiveStream:
     def drain(self) -> None:
         """Open no more feeds; those there are end once what is in them is taken."""
         self._draining = True
+        self._stream.flush()
         for feed in self._feeds:
             feed.drain()
 

@@ -70,9 +70,11 @@ class Scene:
         by_dtype = {d.numpy: d for d in DATATYPES.values() if d.name != "BF16"}
         data = array if array.dtype == object else array.tobytes()
         given = InferInput("x", by_dtype[array.dtype], array.shape, data)
-        return await self.plane.dispatcher.infer(
+        answer = await self.plane.dispatcher.infer(
             InferRequest(model, "", id, [given], None, {}, 0, 1, None)
         )
+        self.stream.flush()
+        return answer
 
     async def label(self, *labels, model="rows"):
         body = json.dumps({"labels": labels}).encode()
@@ -107,7 +109,10 @@ def play(tmp_path):
 
         async def scene(plane):
             truth = GroundTruth(
-                tmp_path if state else None, settings=stream.label_settings, wall_clock=clock
+                tmp_path if state else None,
+                settings=stream.label_settings,
+                flush=stream.flush,
+                wall_clock=clock,
             )
             await truth.open()
             truth.listen(listener)

@@ -117,6 +117,7 @@ def test_what_a_slow_subscriber_misses_is_told_once(watched, monkeypatch):
         feed = live.open("test", ["*"])
         for n in range(4):
             await infer(plane, "fraud", some_rows(2, n))
+            stream.flush()
         assert (await feed.next(5)).inputs[0].array[0, 0] == 0
         assert feed.dropped() == {"fraud": {"buffer_full": 6}}
         assert feed.dropped() == {}
@@ -149,6 +150,7 @@ def test_a_closed_feed_frees_what_it_had_and_its_account_stays(watched):
             await infer(plane, "fraud", some_rows(2))
             assert await feed.next(5) is not None
             await infer(plane, "fraud", some_rows(3))
+            stream.flush()
             feed.close()
             feed.close()
         ((name, model, account),) = stream.accounts()

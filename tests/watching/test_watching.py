@@ -198,11 +198,12 @@ class TestGrpc:
         ids = [request.id for each in found for request in each.requests]
         assert ids == ["r0", "r1", "r2"]
         assert [request.rows for each in found for request in each.requests] == [1, 2, 3]
-        for n, each in enumerate(found):
-            arrays = unpacked(each)
+        given = np.concatenate([some(n, n + 1) for n in range(3)])
+        arrays = [unpacked(each) for each in found]
+        assert (np.concatenate([each["x"] for each in arrays]) == given).all()
+        assert (np.concatenate([each["y"] for each in arrays]) == rows_of(given)).all()
+        for each in found:
             assert (each.model, each.version) == ("rows", "1")
-            assert (arrays["x"] == some(n, n + 1)).all()
-            assert (arrays["y"] == rows_of(some(n, n + 1))).all()
             assert list(each.inputs[0].features) == ["age", "height", "weight", "income"]
 
     def test_text_has_its_length_before_it(self, gateways: Gateways, implementation: str) -> None:

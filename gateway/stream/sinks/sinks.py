@@ -61,6 +61,7 @@ class Sinks:
 
     async def close(self, stream: PredictionStream, flush_s: float) -> None:
         """Deliver within ``flush_s`` seconds what waits, and end; tell what is lost."""
+        stream.flush()
         for worker in self.workers:
             stream.unsubscribe(worker.subscription)
             worker.stop(flush_s)
