@@ -20,7 +20,7 @@ LEVEL = 0.05
 #: stays under the level over 200 windows, and not by luck.
 ASKED = LEVEL / 2
 #: Rows of a window, and of the reference, that the tests of all features at once look at.
-SAMPLE_ROWS, SAMPLED_REFERENCE = 500, 500
+SAMPLE_ROWS, SAMPLED_REFERENCE = 500, 4000
 #: Rows that KSWIN sees of a window: it costs 0.3 ms a value.
 KSWIN_ROWS = 100
 #: Thresholds of the distances: those that the monitors have unless others are set.

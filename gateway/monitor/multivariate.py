@@ -17,9 +17,9 @@ from gateway.monitor.vectors import WIDTH, ImageVectors, NumberVectors, TextVect
 
 Floats = npt.NDArray[np.float64]
 
-#: Rows that are kept of each window, and of the reference. All windows are compared with the same
-#: rows of the reference, and what is odd about those comes back in each: false alarms then come
-#: many together, the less so the more rows there are.
+#: Rows that are kept of each window, and of the reference. Each window is compared with others of
+#: the reference, as many as it has itself: what is odd about some rows would come back in every
+#: window that meets them, and false alarms come many together.
 SAMPLE_ROWS: Final = 1000
 REFERENCE_ROWS: Final = 4000
 #: Rows of a window below which nothing is said.
@@ -87,9 +87,11 @@ class MultivariateMonitor:
     _known: Floats | None = None
     _first: list[Floats] = field(default_factory=list)
     _sample: RowReservoir = field(init=False)
+    _draw: np.random.Generator = field(init=False)
 
     def __post_init__(self) -> None:
         self._sample = RowReservoir(self.sample_rows, self.seed)
+        self._draw = np.random.default_rng(self.seed)
         if self.reference is None:
             return
         if len(self.reference) < LEAST_ROWS:
@@ -140,6 +142,8 @@ class MultivariateMonitor:
         sample, known = self._sample.rows, self._known
         ends = self.clock() + self.budget_s
         made = []
+        if known is not None and len(known) > self.sample_rows:
+            known = self._draw.choice(known, self.sample_rows, replace=False, shuffle=False)
         for test in self.tests:
             if known is None:
                 made.append(self._nothing(test, "the reference is still being taken"))
