@@ -34,7 +34,7 @@ MODEL = "tiny"
 REFERENCE_ROWS = 20_000
 MONITOR = """
 reference = { profile = "reference.json" }
-window = { rows = 5000 }
+window = { rows = 50000 }
 """
 ALL_TESTS = """
 tests = ["jensen_shannon", "psi", "kolmogorov_smirnov", "wasserstein_over_deviation",

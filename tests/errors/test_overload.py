@@ -56,7 +56,7 @@ class Occupied:
     def __init__(self, gateway: GatewayProcess, pool: ThreadPoolExecutor) -> None:
         self.front = GrpcUnary(gateway)
         self.answer: Future[dict[str, np.ndarray]] = pool.submit(self.front.infer, steps(LONG))
-        gateway.wait_until(lambda: is_busy(gateway))
+        gateway.wait_until(lambda: is_running(gateway))
 
     def finish(self) -> None:
         assert self.answer.result(timeout=60)["y"] == [LONG]
@@ -106,16 +106,12 @@ def test_full_queue_tells_grpc_when_to_come_back(grpc_gateway: GatewayProcess) -
     front.close()
 
 
-def is_busy(gateway: GatewayProcess) -> bool:
-    """Whether the runner of ``slow`` is taken: a request that cannot wait gets no answer."""
-    front = GrpcUnary(gateway)
-    try:
-        front.infer(replace(steps(1), parameters={"timeout": 1_000}))
-    except RefusedError:
-        return True
-    finally:
-        front.close()
-    return False
+def is_running(gateway: GatewayProcess) -> bool:
+    """Whether the one request that there is has left the queue: the runner has it."""
+    text = gateway.request("GET", "/metrics")[2].decode()
+    samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
+    waiting = samples['onnx_gateway_queue_depth{model="slow",version="1"}']
+    return float(samples["onnx_gateway_inflight_requests"]) == 1 and float(waiting) == 0
 
 
 def test_deadline_that_passes_in_the_queue(front: Front, pool: ThreadPoolExecutor) -> None:
@@ -170,7 +166,7 @@ def test_server_that_ends(way: Way, models: Path, pool: ThreadPoolExecutor) -> N
         idle, busy = way.front(gateway), way.front(gateway)
         assert idle.infer(steps(1))["y"] == [1]
         answer = pool.submit(busy.infer, steps(LONG * 2))
-        gateway.wait_until(lambda: is_busy(gateway))
+        gateway.wait_until(lambda: is_running(gateway))
         stopped = pool.submit(gateway.stop)
         refusal = first_refusal(idle)
         assert refusal.code in ("UNAVAILABLE", None)

@@ -120,7 +120,7 @@ def restart_often(scene) -> None:
         scene.until_more_is_delivered(50)
 
 
-@pytest.mark.parametrize("act", [stall, kill, restart_often])
+@pytest.mark.parametrize("act", [stall, kill, pytest.param(restart_often, marks=pytest.mark.slow)])
 def test_with_room_in_the_buffer_nothing_is_lost(play, act) -> None:
     account = play(act, "64MiB")
     assert (account["dropped"], account["lost"]) == ({}, {})
