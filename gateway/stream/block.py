@@ -1,4 +1,4 @@
-"""What is published: the predictions of one batch."""
+"""What is published: the predictions of a batch, or of several small ones."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -36,7 +36,7 @@ class Prediction(NamedTuple):
 
 
 class Block:
-    """The predictions of one batch of one model version. Immutable, and shared by all who get it.
+    """Predictions of one model version. Immutable, and shared by all who get it.
 
     A *prediction* is a row: a request of five rows brings five. Where a model takes no batches,
     each request is a row.

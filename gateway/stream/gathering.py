@@ -61,6 +61,11 @@ class Gathering:
         """Rows that it has."""
         return self._gatherer.rows
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no request in it; one of no rows is one."""
+        return not self._gatherer.requests
+
     def add(self, batch: Batch, slot: Slot, arrays: list[Array], ended_ns: int) -> bool:
         """Copy a batch; whether that was possible, see ``Gatherer``."""
         given = slot.inputs(batch)

@@ -121,7 +121,7 @@ class StreamTap:
             self._flushing.cancel()
             self._flushing = None
         gathering = self._gathering
-        if gathering is None or not gathering.rows:
+        if gathering is None or gathering.is_empty:
             return
         request_rows, latency_ns = gathering.requests()
         chosen = self._choose(len(request_rows), None)
@@ -139,7 +139,7 @@ class StreamTap:
         """Add a batch to those before it; whether that was possible."""
         gathering = self._gathering
         assert gathering is not None
-        if not gathering.rows and not any(s.has_room() for s in self.subscriptions):
+        if gathering.is_empty and not any(s.has_room() for s in self.subscriptions):
             return False
         if not gathering.add(batch, slot, arrays, ended_ns):
             # It may have been full.

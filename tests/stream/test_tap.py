@@ -143,6 +143,18 @@ def test_what_was_gathered_is_published_when_there_is_no_room_for_more(published
     published(scenario, rows=(rows, "max_batch_size = 100\n"))
 
 
+def test_requests_of_no_rows_do_not_fill_what_gathers_for_ever(published):
+    async def scenario(plane, subscriber):
+        for _ in range(2100):
+            await plane.dispatcher.infer(request("rows", some_rows(0)))
+        for n in range(3):
+            await plane.dispatcher.infer(request("rows", some_rows(1, n)))
+        (block,) = subscriber.take()
+        assert block.inputs["x"][:, 0].tolist() == [0, 1, 2]
+
+    published(scenario, rows=(rows, ""))
+
+
 def test_what_was_gathered_is_published_after_a_moment(published):
     async def scenario(plane, subscriber):
         told = asyncio.Event()
